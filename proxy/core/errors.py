@@ -1,0 +1,198 @@
+"""The error tree: each error knows its HTTP status, its `type` string and where it came from.
+
+Owns the shape of every error that this project answers itself (llama-server's own pass unchanged):
+`{"error": {"code", "message", "type", "request_id"}}`. A message is written here or by the caller for a
+person to read; it never carries the text of a foreign exception, a path, a key, argv or a traceback.
+Foreign exceptions are translated once, at the seam where they enter, with `raise ... from`.
+
+Source: llama.cpp `tools/server/server-common.cpp`, `format_error_response`.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Origin(StrEnum):
+    """Whose doing an error is."""
+
+    CLIENT = "client"
+    PROXY = "proxy"
+    UPSTREAM = "upstream"
+
+
+class ProxyError(Exception):
+    """The root of every error this project raises on purpose."""
+
+
+class HttpError(ProxyError):
+    """An error with a place in HTTP: what a client is told.
+
+    Args:
+        message: One or two sentences for a person: what is wrong and, where we know, what to do.
+        retry_after_s: Whole seconds for `Retry-After`, where waiting helps.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    origin: ClassVar[Origin] = Origin.PROXY
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def as_object(self, request_id: str | None = None) -> dict[str, object]:
+        """Return the inner error object, in llama-server's shape."""
+        found: dict[str, object] = {
+            "code": self.status,
+            "message": self.message,
+            "type": self.type,
+        }
+        if request_id is not None:
+            found["request_id"] = request_id
+        return found
+
+    def as_body(self, request_id: str | None = None) -> bytes:
+        """Return the whole JSON body of an error reply."""
+        return json.dumps({"error": self.as_object(request_id)}).encode()
+
+    def as_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers that an error reply needs beside its length and request id."""
+        found = [(b"content-type", b"application/json; charset=utf-8")]
+        if self.retry_after_s is not None:
+            found.append((b"retry-after", str(self.retry_after_s).encode()))
+        return found
+
+
+class InternalError(HttpError):
+    """A defect of ours in one exchange; the log has the traceback, the client has this."""
+
+
+class InvalidRequest(HttpError):
+    """A malformed head, body or parameter."""
+
+    status = 400
+    type = "invalid_request_error"
+    origin = Origin.CLIENT
+
+
+class AuthenticationFailed(HttpError):
+    """A key is missing or unknown."""
+
+    status = 401
+    type = "authentication_error"
+    origin = Origin.CLIENT
+
+
+class PermissionDenied(HttpError):
+    """The origin, the path or the key's rank does not allow it."""
+
+    status = 403
+    type = "permission_error"
+    origin = Origin.CLIENT
+
+
+class NotFound(HttpError):
+    """No such thing of ours."""
+
+    status = 404
+    type = "not_found_error"
+    origin = Origin.CLIENT
+
+
+class RequestTimeout(HttpError):
+    """The client was too slow sending its request."""
+
+    status = 408
+    type = "timeout_error"
+    origin = Origin.CLIENT
+
+
+class BodyTooLarge(HttpError):
+    """The body is over `--max-body-mib`."""
+
+    status = 413
+    type = "invalid_request_error"
+    origin = Origin.CLIENT
+
+
+class MisdirectedRequest(HttpError):
+    """`Host` names a host that we are not (RFC 9110 section 15.5.20)."""
+
+    status = 421
+    type = "invalid_request_error"
+    origin = Origin.CLIENT
+
+
+class QueueFull(HttpError):
+    """Every permit is taken and the queue is full."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class HeadTooLarge(HttpError):
+    """The request head is over its limit."""
+
+    status = 431
+    type = "invalid_request_error"
+    origin = Origin.CLIENT
+
+
+class UpstreamFailed(HttpError):
+    """llama-server broke the exchange: refused, reset, or ended before the end of its message."""
+
+    status = 502
+    type = "upstream_error"
+    origin = Origin.UPSTREAM
+
+
+class UpstreamCrashed(UpstreamFailed):
+    """The llama-server process died under the exchange; the message has the exit code or signal."""
+
+
+class Unavailable(HttpError):
+    """Loading, restarting past the queue timeout, failed, or shutting down."""
+
+    status = 503
+    type = "unavailable_error"
+
+
+class DeadlineExceeded(HttpError):
+    """The whole exchange took longer than `--request-timeout-s`."""
+
+    status = 504
+    type = "timeout_error"
+
+
+class ConfigError(ProxyError):
+    """An option, file or argument that cannot be used. The command exits with 2."""
+
+
+class EngineError(ProxyError):
+    """llama-server cannot be run. The command exits with 3.
+
+    Args:
+        reason: One sentence for a person.
+        log_tail: llama-server's last log lines, oldest first.
+    """
+
+    def __init__(self, reason: str, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.log_tail = log_tail
+
+
+class EngineNotFound(EngineError):
+    """No llama-server binary and no embedded runtime was found where we looked."""
+
+
+class EngineLoadFailed(EngineError):
+    """The first load ended before the engine was ready."""
+
+
+class EngineFailed(EngineError):
+    """The engine crash-looped and is not restarted any more until somebody asks for it."""

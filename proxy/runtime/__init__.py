@@ -1,0 +1,1 @@
+"""The Trio side: the llama-server process, its supervisor, the upstream connection, the gate and the exchange."""
