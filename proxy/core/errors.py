@@ -86,6 +86,10 @@ class AuthenticationFailed(HttpError):
     type = "authentication_error"
     origin = Origin.CLIENT
 
+    def as_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers of the reply; RFC 9110 section 15.5.2 wants the challenge."""
+        return [*super().as_headers(), (b"www-authenticate", b"Bearer")]
+
 
 class PermissionDenied(HttpError):
     """The origin, the path or the key's rank does not allow it."""
@@ -168,6 +172,25 @@ class DeadlineExceeded(HttpError):
     type = "timeout_error"
 
 
+class RelayedError(HttpError):
+    """An error that llama-server answered, carried on in another form than its own status.
+
+    Needed where the reply's head is already sent: the status line said 200, so the error becomes an event.
+
+    Args:
+        status: llama-server's status.
+        type: llama-server's `type`.
+        message: llama-server's `message`.
+    """
+
+    origin = Origin.UPSTREAM
+
+    def __init__(self, status: int, type: str, message: str) -> None:  # noqa: A002
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]
+        self.type = type  # type: ignore[misc]
+
+
 class ConfigError(ProxyError):
     """An option, file or argument that cannot be used. The command exits with 2."""
 
@@ -196,3 +219,7 @@ class EngineLoadFailed(EngineError):
 
 class EngineFailed(EngineError):
     """The engine crash-looped and is not restarted any more until somebody asks for it."""
+
+
+class ProxyCrashed(ProxyError):
+    """A background task of a running proxy failed; the cause is attached. The proxy has stopped."""

@@ -1,0 +1,86 @@
+"""A structured-concurrency reverse proxy in front of a llama-server that it launches and manages itself.
+
+The public names are those in `__all__`. They are imported when they are first asked for: the command starts
+llama-server before anything heavy is loaded, and reading options needs none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from proxy._version import __version__
+
+if TYPE_CHECKING:
+    from proxy.core.access import ApiKey
+    from proxy.core.causes import EndCause, Phase
+    from proxy.core.errors import (
+        ConfigError,
+        EngineError,
+        EngineFailed,
+        EngineLoadFailed,
+        EngineNotFound,
+        ProxyCrashed,
+        ProxyError,
+    )
+    from proxy.core.lifecycle import EngineState, ExitStatus
+    from proxy.runtime.external import ExternalServer
+    from proxy.runtime.supervisor import LlamaServer
+    from proxy.serve import (
+        ProxyServer,
+        bind_sockets,
+        open_llama_server,
+        open_proxy,
+        open_upstream,
+    )
+
+_HOMES = {
+    "ApiKey": "proxy.core.access",
+    "ConfigError": "proxy.core.errors",
+    "EndCause": "proxy.core.causes",
+    "EngineError": "proxy.core.errors",
+    "EngineFailed": "proxy.core.errors",
+    "EngineLoadFailed": "proxy.core.errors",
+    "EngineNotFound": "proxy.core.errors",
+    "EngineState": "proxy.core.lifecycle",
+    "ExitStatus": "proxy.core.lifecycle",
+    "ExternalServer": "proxy.runtime.external",
+    "LlamaServer": "proxy.runtime.supervisor",
+    "Phase": "proxy.core.causes",
+    "ProxyCrashed": "proxy.core.errors",
+    "ProxyError": "proxy.core.errors",
+    "ProxyServer": "proxy.serve",
+    "bind_sockets": "proxy.serve",
+    "open_llama_server": "proxy.serve",
+    "open_proxy": "proxy.serve",
+    "open_upstream": "proxy.serve",
+}
+
+__all__ = [
+    "ApiKey",
+    "ConfigError",
+    "EndCause",
+    "EngineError",
+    "EngineFailed",
+    "EngineLoadFailed",
+    "EngineNotFound",
+    "EngineState",
+    "ExitStatus",
+    "ExternalServer",
+    "LlamaServer",
+    "Phase",
+    "ProxyCrashed",
+    "ProxyError",
+    "ProxyServer",
+    "__version__",
+    "bind_sockets",
+    "open_llama_server",
+    "open_proxy",
+    "open_upstream",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'proxy' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

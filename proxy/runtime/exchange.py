@@ -1,0 +1,174 @@
+"""The exchange: one proxied request, from accepted to ended, and the registry of those in flight.
+
+An exchange is the only owner of what a request holds: its cancel scope, its ticket at the gate and its
+upstream connection. Whoever wants it to end calls `Exchange.end` with a cause; the first cause stays. What
+it holds is given back by `release`, in one place and in the order that promise P1 names: tasks gone,
+upstream closed, permit back, and only then out of the registry.
+
+It knows nothing of HTTP servers, routes or bodies. `end` and `release` do not block, so no cleanup here needs
+a shield.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from proxy.core.causes import EndCause, Phase
+from proxy.core.ends import reply_for
+from proxy.core.errors import HttpError
+from proxy.runtime.gate import Ticket
+from proxy.runtime.upstream import UpstreamConnection
+
+logger = logging.getLogger("proxy.exchange")
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """One request in flight.
+
+    Attributes:
+        request_id: The `X-Request-Id` it answers.
+        route: The bounded route label, for logs and metrics.
+        method: The request's method.
+        started_at: Trio time in seconds at which it was accepted.
+        phase: How far it has come; written by its own task only.
+        cause: Why it ended; None while it has not.
+        error: What its client is told, where that is not the cause's own sentence.
+        status: The status that its client was sent; None before.
+        bytes_out: Bytes of body sent to the client.
+        first_byte_at: Trio time at which llama-server's first byte of body arrived.
+        admitted_at: Trio time at which it passed the gate.
+        generation: The engine's launch that it talks to; None until it connects.
+    """
+
+    request_id: str
+    route: str
+    method: str
+    started_at: float
+    phase: Phase = Phase.QUEUED
+    cause: EndCause | None = None
+    error: HttpError | None = None
+    status: int | None = None
+    bytes_out: int = 0
+    admitted_at: float | None = None
+    first_byte_at: float | None = None
+    ticket: Ticket | None = None
+    upstream: UpstreamConnection | None = None
+    generation: int | None = None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def end(self, cause: EndCause, error: HttpError | None = None) -> None:
+        """End it for `cause`, at once; a later cause changes nothing.
+
+        Args:
+            cause: Why.
+            error: What the client is told instead of the cause's own sentence.
+        """
+        if self.cause is not None:
+            return
+        self.cause = cause
+        self.error = error
+        self.scope.cancel(reason=cause.value)
+
+    def finish(self) -> None:
+        """Say that its answer is complete, before its last byte is sent: a FIN that follows is no cause."""
+        if self.cause is None:
+            self.cause = EndCause.FINISHED
+
+    def release(self) -> None:
+        """Close the upstream and give the permit back; idempotent, does not block."""
+        self.generation = None
+        if self.upstream is not None:
+            self.upstream.close()
+            self.upstream = None
+        if self.ticket is not None:
+            self.ticket.leave()
+            self.ticket = None
+
+    def reply(self) -> HttpError | None:
+        """Return the error that its client is to be told; None for a client that needs none."""
+        if self.error is not None:
+            return self.error
+        return None if self.cause is None else reply_for(self.cause)
+
+
+class ExchangeRegistry:
+    """The exchanges in flight, by request id."""
+
+    def __init__(self) -> None:
+        self._live: dict[Exchange, None] = {}
+        self._empty = trio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return iter(tuple(self._live))
+
+    @contextmanager
+    def open(self, exchange: Exchange) -> Iterator[Exchange]:
+        """Keep `exchange` in the registry while the block runs, then log its one line.
+
+        The block must have called `release` before it ends; what it forgot is given back here.
+        """
+        self._live[exchange] = None
+        if self._empty.is_set():
+            self._empty = trio.Event()
+        try:
+            yield exchange
+        finally:
+            exchange.release()
+            exchange.phase = Phase.ENDED
+            del self._live[exchange]
+            if not self._live:
+                self._empty.set()
+            _log_end(exchange)
+
+    def end_all(
+        self,
+        cause: EndCause,
+        error: Callable[[], HttpError] | None = None,
+        *,
+        only: Callable[[Exchange], bool] = lambda exchange: True,
+    ) -> None:
+        """End every exchange that `only` selects; does not wait for them."""
+        for exchange in self:
+            if only(exchange):
+                exchange.end(cause, error() if error is not None else None)
+
+    async def wait_empty(self) -> None:
+        """Wait until no exchange is in flight.
+
+        Cancellation: nothing changes.
+        """
+        while self._live:
+            await self._empty.wait()
+
+
+def _log_end(exchange: Exchange) -> None:
+    now = trio.current_time()
+    cause = exchange.cause.value if exchange.cause is not None else EndCause.SHUTTING_DOWN.value
+    fields = {
+        "request_id": exchange.request_id,
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "cause": cause,
+        "bytes": exchange.bytes_out,
+        "queued_s": _elapsed(exchange.started_at, exchange.admitted_at),
+        "first_byte_s": _elapsed(exchange.started_at, exchange.first_byte_at),
+        "total_s": round(now - exchange.started_at, 4),
+    }
+    logger.info(
+        "%s %s -> %s %s", exchange.method, exchange.route, exchange.status, cause, extra=fields
+    )
+
+
+def _elapsed(start: float, end: float | None) -> float | None:
+    return None if end is None else round(end - start, 4)

@@ -1,0 +1,125 @@
+"""Our own questions to llama-server: health, properties, slots.
+
+Owns the small JSON requests that the supervisor and the dashboards make, each on a connection of its own, so
+that they share every line with the requests that clients make (`runtime.upstream`). Bounds the size of what it
+reads. It must never carry a client's request.
+
+Source: llama.cpp `tools/server/README.md`, `GET /health`, `GET /props`, `GET /slots`.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+
+from proxy.core.errors import UpstreamFailed
+from proxy.runtime.address import Address
+from proxy.runtime.upstream import UpstreamConnection, open_upstream
+
+# `/props` carries the chat template, seldom over 100 KiB; `/slots` some KiB for each slot.
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+
+NOT_OURS = "llama-server's answer was not what was asked for."
+
+
+class ControlClient:
+    """Asks one llama-server about itself.
+
+    Args:
+        address: Where it listens.
+        api_key: Its key, or None when it has none; `/health` needs none either way.
+
+    The caller bounds every call in time. Cancellation: the connection of the call is closed, nothing is left.
+    """
+
+    def __init__(self, address: Address, api_key: str | None) -> None:
+        self._address = address
+        self._api_key = api_key
+
+    def __repr__(self) -> str:
+        return f"<ControlClient of {self._address.url}>"
+
+    async def health(self) -> int:
+        """Return the status of `GET /health`: 200 ready, 503 loading.
+
+        Raises:
+            UpstreamFailed: When nobody listens, or the answer is not HTTP.
+        """
+        status, _ = await self._request("GET", "/health")
+        return status
+
+    async def props(self) -> dict[str, object]:
+        """Return what `GET /props` tells: `total_slots`, `model_path`, `default_generation_settings`...
+
+        Raises:
+            UpstreamFailed: When it cannot be asked, refuses, or answers something else than an object.
+        """
+        found = await self.get_json("/props")
+        if not isinstance(found, dict):
+            raise UpstreamFailed(NOT_OURS)
+        return found
+
+    async def slots(self) -> list[object]:
+        """Return what `GET /slots` tells, one object for each slot.
+
+        Raises:
+            UpstreamFailed: As `props`; llama-server refuses when it was started with `--no-slots`.
+        """
+        found = await self.get_json("/slots")
+        if not isinstance(found, list):
+            raise UpstreamFailed(NOT_OURS)
+        return found
+
+    async def get_json(self, path: str) -> object:
+        """Ask for `path` (which starts with a slash) and return its JSON.
+
+        Raises:
+            UpstreamFailed: When it cannot be asked, the status is not 200, or the body is not JSON.
+        """
+        status, body = await self._request("GET", path)
+        if status != HTTPStatus.OK:
+            raise UpstreamFailed(f"llama-server answered {status} to {path}.")
+        try:
+            return json.loads(body)
+        except ValueError as error:
+            raise UpstreamFailed(NOT_OURS) from error
+
+    async def delete(self, path: str) -> int:
+        """Send `DELETE` to `path` and return the status.
+
+        Raises:
+            UpstreamFailed: When it cannot be asked.
+        """
+        status, _ = await self._request("DELETE", path)
+        return status
+
+    async def _request(self, method: str, path: str) -> tuple[int, bytes]:
+        connection = await open_upstream(self._address)
+        try:
+            return await self._ask(connection, method, path)
+        finally:
+            connection.close()
+
+    async def _ask(
+        self, connection: UpstreamConnection, method: str, path: str
+    ) -> tuple[int, bytes]:
+        target = (self._address.base_path + path).encode()
+        await connection.send_head(method.encode(), target, self._headers())
+        await connection.send_end()
+        head = await connection.receive_head()
+        body = bytearray()
+        while data := await connection.receive_data():
+            body += data
+            if len(body) > MAX_ANSWER_BYTES:
+                raise UpstreamFailed(NOT_OURS)
+        return head.status, bytes(body)
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        found = [
+            (b"Host", self._address.authority.encode()),
+            (b"Accept", b"application/json"),
+            (b"Connection", b"close"),
+        ]
+        if self._api_key is not None:
+            found.append((b"Authorization", b"Bearer " + self._api_key.encode()))
+        return found

@@ -1,0 +1,375 @@
+"""The composition root: builds the objects, opens the top nurseries and owns the order of shutdown.
+
+What the command does is written with what stands here and nothing else; whoever embeds the proxy in a Trio
+program has the same pieces. The web stack is imported only when a proxy is opened, so that llama-server can be
+launched before.
+
+Shutdown, in this order: nothing new is accepted; what is in flight may finish; what is left is ended with
+`shutting_down` and told so; what is left then is reset; the engine stops last.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from proxy.core.causes import EndCause
+from proxy.core.errors import ConfigError, EngineError, ProxyCrashed
+from proxy.runtime.backend import Backend, Engine
+from proxy.runtime.discovery import find_engine
+from proxy.runtime.external import ExternalServer
+from proxy.runtime.supervisor import LlamaServer
+
+if TYPE_CHECKING:
+    import ssl
+
+    from proxy.core.access import ApiKey
+    from proxy.web.guard import Guard
+
+# Hypercorn's default of 100 lets the 128th of a burst of clients wait a second for a lost SYN.
+BACKLOG = 1024
+# After the drain time each client left is told why and then cut; this is how long the telling may take.
+FAREWELL_S = 1.0
+MIB = 1024 * 1024
+
+
+@asynccontextmanager
+async def open_llama_server(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    llama_server: str | None = None,
+    extra_args: Sequence[str] = (),
+    router: bool = False,
+    load_stall_s: float = 120.0,
+    stop_grace_s: float = 10.0,
+    exit_on_failed: bool = False,
+    wait_ready: bool = True,
+) -> AsyncIterator[LlamaServer]:
+    """Launch a llama-server and keep it running while the block runs; gone on exit.
+
+    Args:
+        model: Path of a GGUF file; None for the packaged demo model, unless `extra_args` name one.
+        llama_server: Path of a binary, or `"embedded"`; None: discovered, see docs/engine.md.
+        extra_args: Arguments passed to llama-server unchanged.
+        router: Start llama-server's router mode, which serves several models; excludes `model`.
+        load_stall_s: Without a log line for so long, in seconds, a load has failed.
+        stop_grace_s: Seconds between SIGTERM and SIGKILL.
+        exit_on_failed: Raise `EngineFailed` after a crash loop; else it stays in state `failed`.
+        wait_ready: Enter the block only when the model is loaded.
+
+    Yields:
+        The engine; ready, if `wait_ready`.
+
+    Raises:
+        ConfigError: When an argument cannot be used.
+        EngineNotFound: When there is no llama-server on this machine.
+        EngineLoadFailed: When the first load fails; with the last log lines.
+        EngineFailed: Under `exit_on_failed`, after a crash loop.
+
+    Cancellation: the process and everything that it forked are stopped, within `stop_grace_s` and a little.
+    """
+    engine = LlamaServer(
+        find_engine(llama_server, os.environ),
+        model_path=None if model is None else Path(model),
+        extra_args=extra_args,
+        router=router,
+        load_stall_s=load_stall_s,
+        stop_grace_s=stop_grace_s,
+        exit_on_failed=exit_on_failed,
+    )
+    with _one_engine_error():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            if wait_ready:
+                await engine.wait_ready()
+            yield engine
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_upstream(
+    url: str, *, api_key: str | None = None, wait_ready: bool = True
+) -> AsyncIterator[ExternalServer]:
+    """Follow a llama-server that somebody else runs while the block runs.
+
+    Args:
+        url: Its base URL, `http` or `https`.
+        api_key: Its key, if it wants one.
+        wait_ready: Enter the block only when it answers and its model is loaded.
+
+    Yields:
+        The engine.
+
+    Raises:
+        ConfigError: When the URL cannot be used.
+    """
+    engine = ExternalServer(url, api_key=api_key)
+    with _one_engine_error():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            if wait_ready:
+                await engine.wait_ready()
+            yield engine
+            nursery.cancel_scope.cancel()
+
+
+def bind_sockets(hosts: str | Sequence[str], port: int) -> list[socket.socket]:
+    """Bind listening sockets, one for each address that `hosts` stand for.
+
+    Args:
+        hosts: Names or addresses, IPv4 or IPv6.
+        port: 0 for any free one, the same on every address.
+
+    Raises:
+        ConfigError: When an address is in use, not ours or unknown; what was bound is closed again.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        for host in [hosts] if isinstance(hosts, str) else hosts:
+            for family, address in _resolve(host, port):
+                sockets.append(_bind(family, (*_with_port(address, sockets), *address[2:]), host))
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise ConfigError(f"The host {host!r} is not known: {error.strerror}.") from error
+    # A name may stand for one address several times.
+    unique = dict.fromkeys((family, address) for family, _, _, _, address in found)
+    return list(unique)  # type: ignore[arg-type]
+
+
+def _with_port(address: tuple[str, int], bound: list[socket.socket]) -> tuple[str, int]:
+    """Give every socket after the first the port that the first one got."""
+    return address[0], address[1] or (bound[0].getsockname()[1] if bound else 0)
+
+
+def _bind(family: int, address: tuple[str, int], host: str) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(
+            f"Cannot listen on {host} port {address[1]}: {error.strerror}."
+            " Choose another with --port, or 0 for any free one."
+        ) from error
+    return sock
+
+
+class ProxyServer:
+    """A running proxy, as `open_proxy` yields it.
+
+    Attributes:
+        url: Its base URL, for this machine.
+        port: Its TCP port.
+        fast_url: The fast path's base URL; None: there is no fast path yet.
+    """
+
+    fast_url: str | None = None
+
+    def __init__(self, guard: Guard, backend: Backend, url: str, port: int, drain_s: float) -> None:
+        self.url = url
+        self.port = port
+        self._guard = guard
+        self._backend = backend
+        self._drain_s = drain_s
+
+    @property
+    def in_flight(self) -> int:
+        """How many exchanges are under way."""
+        return len(self._backend.exchanges)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return self._guard.connections
+
+    async def drain(self) -> None:
+        """Stop accepting, let what is in flight finish for the drain time, then end what is left.
+
+        Exchanges that are left are ended with `shutting_down`, which their clients are told. Returns when every
+        connection is gone.
+
+        Cancellation: what is left is reset at once.
+        """
+        self._backend.shut_down()
+        try:
+            with trio.move_on_after(self._drain_s):
+                await self._guard.drain()
+            self._backend.exchanges.end_all(EndCause.SHUTTING_DOWN)
+            with trio.move_on_after(FAREWELL_S):
+                await self._guard.drain()
+        finally:
+            self._guard.abort()
+        await self._guard.drain()
+
+
+@asynccontextmanager
+async def open_proxy(
+    engine: Engine,
+    *,
+    sockets: Sequence[socket.socket] | None = None,
+    host: str | Sequence[str] = "127.0.0.1",
+    port: int = 8080,
+    api_keys: Sequence[ApiKey] = (),
+    cors_origins: Sequence[str] = (),
+    allowed_hosts: Sequence[str] = (),
+    max_queue: int = 64,
+    queue_timeout_s: float = 120.0,
+    send_timeout_s: float = 30.0,
+    request_timeout_s: float = 0.0,
+    max_body_mib: int = 64,
+    drain_s: float = 30.0,
+    certfile: str | os.PathLike[str] | None = None,
+    keyfile: str | os.PathLike[str] | None = None,
+    slots: int | None = None,
+    forward_conversation_id: bool = False,
+    allow_remote_media: bool = False,
+    via: bool = False,
+    forwarded: bool = False,
+) -> AsyncIterator[ProxyServer]:
+    """Serve `engine` to clients while the block runs; leaving the block drains.
+
+    Args:
+        engine: What `open_llama_server` or `open_upstream` yielded; it need not be ready yet.
+        sockets: What `bind_sockets` returned, closed by us; None: bound from `host` and `port`.
+        host: Names or addresses to listen on.
+        port: TCP port; 0 for any free one.
+        api_keys: Who may use it; none: everybody who reaches it, which must be this machine only.
+        cors_origins: Origins whose pages may use it; `("upstream",)` leaves CORS to llama-server.
+        allowed_hosts: What `Host` may name besides loopback names; `"*"` for any.
+        max_queue: How many requests may wait for a slot.
+        queue_timeout_s: For how long, in seconds.
+        send_timeout_s: How long a client may take no byte, in seconds.
+        request_timeout_s: How long a whole exchange may take, in seconds; 0 for no bound.
+        max_body_mib: The largest request body, in MiB.
+        drain_s: How long what is in flight may go on at the end, in seconds.
+        certfile: TLS certificate chain, PEM; needs `keyfile`.
+        keyfile: TLS private key, PEM.
+        slots: Permits, where llama-server does not tell its slots; None for no gate then.
+        forward_conversation_id: Pass `X-Conversation-Id` on to llama-server.
+        allow_remote_media: Let llama-server fetch URLs that a request names.
+        via: Add `Via` headers.
+        forwarded: Add a `Forwarded` header towards llama-server.
+
+    Yields:
+        The server, accepting connections.
+
+    Raises:
+        ConfigError: When it cannot listen, or a certificate cannot be used.
+        ProxyCrashed: When a background task fails, to which the body of the block is then cancelled.
+
+    Cancellation: connections are reset, exchanges ended; nothing is left.
+    """
+    # Here and not above: the engine is launched while these are imported.
+    from proxy.web.listener import MainListener, Settings  # noqa: PLC0415
+
+    bound = bind_sockets(host, port) if sockets is None else list(sockets)
+    try:
+        settings = Settings(
+            api_keys=tuple(api_keys),
+            cors_origins=tuple(cors_origins),
+            allowed_hosts=tuple(allowed_hosts),
+            queue_timeout_s=queue_timeout_s,
+            send_timeout_s=send_timeout_s,
+            request_timeout_s=request_timeout_s,
+            max_body=max_body_mib * MIB,
+            tls=_tls_context(certfile, keyfile),
+            forward_conversation_id=forward_conversation_id,
+            allow_remote_media=allow_remote_media,
+            via=via,
+            forwarded=forwarded,
+        )
+        backend = Backend(
+            engine, max_queue=max_queue, slots=slots, router=getattr(engine, "router", False)
+        )
+        listener = MainListener(backend, settings, bound)
+    except BaseException:
+        for sock in bound:
+            sock.close()
+        raise
+    address = bound[0].getsockname()
+    server = ProxyServer(
+        listener.guard, backend, _url_of(address, settings.tls), address[1], drain_s
+    )
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_typed(listener.run))
+            yield server
+            await server.drain()
+            nursery.cancel_scope.cancel()
+    finally:
+        backend.close()
+
+
+def _typed(run: Callable[..., object]) -> Callable[..., object]:
+    """Let a defect of `run` reach the caller's nursery as one typed exception."""
+
+    async def guarded(*, task_status: trio.TaskStatus[None]) -> None:
+        try:
+            await run(task_status=task_status)  # type: ignore[misc]
+        except Exception as error:
+            raise ProxyCrashed("A background task of the proxy failed.") from error
+
+    return guarded
+
+
+def _tls_context(
+    certfile: str | os.PathLike[str] | None, keyfile: str | os.PathLike[str] | None
+) -> ssl.SSLContext | None:
+    if certfile is None:
+        return None
+    import ssl  # noqa: PLC0415
+
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certfile, keyfile)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            "The certificate or its key cannot be used: both have to be readable PEM files"
+            " that belong together."
+        ) from error
+    return context
+
+
+def _url_of(address: tuple[str, int], tls: ssl.SSLContext | None) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'http' if tls is None else 'https'}://{shown}:{address[1]}"
+
+
+@contextmanager
+def _one_engine_error() -> Iterator[None]:
+    """Let an engine's error leave our nursery as itself and not in a group of one.
+
+    The supervisor's error and the same one raised by a waiter count once.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        engine_errors, rest = group.split(EngineError)
+        if engine_errors is None or rest is not None:
+            raise
+        found: BaseException = engine_errors
+        while isinstance(found, BaseExceptionGroup):
+            found = found.exceptions[0]
+        raise found from None

@@ -1,0 +1,103 @@
+"""The reply to one client: a status, headers and bytes by ASGI, and an end that tells the truth.
+
+Owns what has been sent of one reply. It knows the three ways in which a reply may end (complete, an error
+status, an error event inside a stream) and the fourth for what none of them fits: the connection is broken,
+so that a half answer never looks like a whole one (promise P3).
+"""
+
+from __future__ import annotations
+
+from proxy.core.dialects import error_event
+from proxy.core.errors import HttpError
+from proxy.core.routes import Dialect
+from proxy.core.sse import comment
+from proxy.web.connection import ClientConnection, Send
+
+_EVENT_STREAM = b"text/event-stream"
+_BLANK_LINE = (b"\n\n", b"\r\n\r\n", b"\r\r")
+
+
+class Downstream:
+    """The reply to one request.
+
+    Args:
+        send: The ASGI callable.
+        connection: The client's connection, to break it.
+        dialect: How the route's streams tell an error.
+        request_id: For error bodies.
+        http_version: `"1.0"` or `"1.1"`.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        connection: ClientConnection,
+        *,
+        dialect: Dialect,
+        request_id: str,
+        http_version: str,
+    ) -> None:
+        self._send = send
+        self._connection = connection
+        self._dialect = dialect
+        self._request_id = request_id
+        self._http_version = http_version
+        self._is_stream = False
+        self._tail = b""
+        self.started = False
+        self.status: int | None = None
+        self.bytes_sent = 0
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin the reply. The head leaves with the first bytes of the body, or with `finish`."""
+        self.started = True
+        self.status = status
+        self._is_stream = any(
+            name.lower() == b"content-type" and value.lower().startswith(_EVENT_STREAM)
+            for name, value in headers
+        )
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes of the body; waits while the client's window is full."""
+        self.bytes_sent += len(data)
+        if self._is_stream:
+            self._tail = (self._tail + data)[-4:]
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def write_comment(self, text: str) -> None:
+        """Send an event-stream comment, beginning the stream with it if nothing was sent yet."""
+        if not self.started:
+            await self.start(
+                200,
+                [(b"Content-Type", _EVENT_STREAM), (b"Cache-Control", b"no-cache")],
+            )
+        await self.write(comment(text))
+
+    async def finish(self) -> None:
+        """Send the proper end of the body."""
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def fail(self, error: HttpError) -> None:
+        """End the reply with `error`: as a status, as an event, or by breaking the connection."""
+        if not self.started:
+            await self._fail_with_status(error)
+        elif self._is_stream:
+            await self._fail_with_event(error)
+        elif self._http_version == "1.0":
+            # Its end is the connection's end: only a reset tells it from a complete body.
+            self._connection.abort()
+
+    async def _fail_with_status(self, error: HttpError) -> None:
+        body = error.as_body(self._request_id)
+        length = (b"Content-Length", str(len(body)).encode())
+        await self.start(error.status, [*error.as_headers(), length])
+        self.bytes_sent += len(body)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _fail_with_event(self, error: HttpError) -> None:
+        # An event that was cut in two is ended first, so that ours is read as one of its own.
+        cut = self._tail and not self._tail.endswith(_BLANK_LINE)
+        event = error_event(self._dialect, error, self._request_id)
+        await self.write(b"\n\n" + event if cut else event)
+        await self.finish()

@@ -1,0 +1,108 @@
+"""The main listener, put together: guard, front door, vitals, relay and the operator's pages.
+
+Owns how the parts of this package are joined, and their settings. Whoever serves a backend makes one.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from proxy.core.access import AccessPolicy, ApiKey, Keyring
+from proxy.core.framing import Limits
+from proxy.runtime.backend import Backend
+from proxy.web.connection import AsgiApp, ConnectionLimits, ServerContext
+from proxy.web.front_door import FrontDoor
+from proxy.web.guard import Guard
+from proxy.web.lazy import LazyApp
+from proxy.web.relay import Relay, RelaySettings
+from proxy.web.vitals import Vitals
+
+# The value of `--cors-origin` that leaves CORS and origins to llama-server.
+_BY_UPSTREAM = "upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `open_proxy` is told, with times in seconds and sizes in bytes; see there."""
+
+    api_keys: tuple[ApiKey, ...]
+    cors_origins: tuple[str, ...]
+    allowed_hosts: tuple[str, ...]
+    queue_timeout_s: float
+    send_timeout_s: float
+    request_timeout_s: float
+    max_body: int
+    tls: ssl.SSLContext | None
+    forward_conversation_id: bool
+    allow_remote_media: bool
+    via: bool
+    forwarded: bool
+
+
+class MainListener:
+    """Serves a backend on the given sockets.
+
+    Args:
+        backend: The engine with its gates.
+        settings: How.
+        sockets: Listening sockets; closed by the guard.
+    """
+
+    def __init__(
+        self, backend: Backend, settings: Settings, sockets: Sequence[socket.socket]
+    ) -> None:
+        self._backend = backend
+        self._operator = LazyApp(self._make_operator)
+        policy = _access_policy(settings, [sock.getsockname()[0] for sock in sockets])
+        app = FrontDoor(
+            policy,
+            vitals=Vitals(backend),
+            operator=self._operator,
+            relay=Relay(backend, _relay_settings(settings)),
+        )
+        limits = ConnectionLimits(Limits(max_body=settings.max_body))
+        self.guard = Guard(
+            ServerContext(app, limits),
+            sockets,
+            send_timeout_s=settings.send_timeout_s,
+            tls=settings.tls,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until the guard is drained or this is cancelled."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.guard.run)
+            nursery.start_soon(self._operator.prepare)
+            task_status.started()
+
+    def _make_operator(self) -> AsgiApp:
+        from proxy.web.operator import make_operator_app  # noqa: PLC0415
+
+        return make_operator_app(self._backend)
+
+
+def _access_policy(settings: Settings, bound_hosts: Sequence[str]) -> AccessPolicy:
+    by_upstream = _BY_UPSTREAM in settings.cors_origins
+    return AccessPolicy(
+        keyring=Keyring(settings.api_keys),
+        allowed_hosts=frozenset(name.lower() for name in (*settings.allowed_hosts, *bound_hosts)),
+        cors_origins=frozenset() if by_upstream else frozenset(settings.cors_origins),
+        cors_by_upstream=by_upstream,
+    )
+
+
+def _relay_settings(settings: Settings) -> RelaySettings:
+    return RelaySettings(
+        queue_timeout_s=settings.queue_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+        forward_conversation_id=settings.forward_conversation_id,
+        allow_remote_media=settings.allow_remote_media,
+        via=settings.via,
+        forwarded=settings.forwarded,
+        own_cors=_BY_UPSTREAM not in settings.cors_origins,
+    )

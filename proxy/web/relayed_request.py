@@ -1,0 +1,119 @@
+"""A request that is to be relayed: what the relay needs of an ASGI scope, and its body read and parsed.
+
+Owns the reading of whole bodies and the parsing of JSON ones. Their size and the pace at which they come are
+bounded before, by the guard. It decides nothing about them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import trio
+
+from proxy.core.errors import InvalidRequest
+from proxy.core.routes import Route, classify
+from proxy.web.connection import Message, Receive
+
+# From here on parsing JSON would hold up every other stream for longer than 10 ms.
+_PARSE_IN_THREAD_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class RelayedRequest:
+    """One request as the relay needs it.
+
+    Attributes:
+        method: As the client sent it.
+        target: The origin-form target, percent-encoding untouched.
+        route: What kind of route it is.
+        headers: As the client sent them.
+        request_id: The `X-Request-Id` it answers.
+        client_host: The client's address; None where the socket has none.
+        body: The whole body, once it was read; None for a request whose body is streamed.
+        fields: The body's JSON object, once it was parsed.
+    """
+
+    method: str
+    target: str
+    route: Route
+    headers: list[tuple[bytes, bytes]]
+    request_id: str
+    client_host: str | None
+    body: bytes | None = None
+    fields: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, scope: Message) -> RelayedRequest:
+        """Make it from an ASGI scope that the front door has passed."""
+        query = scope["query_string"]
+        target = scope["raw_path"] + (b"?" + query if query else b"")
+        client = scope["client"]
+        return cls(
+            method=scope["method"],
+            target=target.decode("ascii"),
+            route=classify(scope["method"], scope["path"]),
+            headers=scope["headers"],
+            request_id=scope["state"]["request_id"],
+            client_host=client[0] if client else None,
+        )
+
+    @property
+    def model(self) -> str | None:
+        """The model that the body names."""
+        found = self.fields.get("model")
+        return found if isinstance(found, str) else None
+
+    @property
+    def wants_stream(self) -> bool:
+        """Whether the client asked for an event stream."""
+        return self.fields.get("stream") is True
+
+    @property
+    def has_json(self) -> bool:
+        """Whether the body has to be JSON: on routes that generate, whatever the client calls it."""
+        kind = self.header(b"content-type") or b""
+        return self.route.generates or kind.lower().startswith(b"application/json")
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the first value of a header, by its lower-case name."""
+        return next((value for key, value in self.headers if key.lower() == name), None)
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """Read the whole body; None when the client left first.
+
+    Raises:
+        HttpError: When the guard refused the body: too large, too slow, malformed.
+    """
+    pieces = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        pieces += message["body"]
+        if not message["more_body"]:
+            return bytes(pieces)
+
+
+async def parse_object(body: bytes) -> dict[str, object]:
+    """Parse a body that has to be a JSON object.
+
+    Raises:
+        InvalidRequest: When it is not.
+    """
+    try:
+        if len(body) < _PARSE_IN_THREAD_BYTES:
+            found = _parse(body)
+        else:
+            found = await trio.to_thread.run_sync(_parse, body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest("The body is not valid JSON.") from error
+    if not isinstance(found, dict):
+        raise InvalidRequest("The body has to be a JSON object.")
+    return found
+
+
+def _parse(body: bytes) -> object:
+    # RFC 8259 section 8.1: UTF-8; a byte order mark may be ignored, and llama-server does.
+    return json.loads(body.decode("utf-8-sig"))
