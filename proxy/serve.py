@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import trio
 
 from proxy.core.causes import EndCause
 from proxy.core.errors import ConfigError, EngineError, ProxyCrashed
+from proxy.core.launch import names_model
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.discovery import find_engine
 from proxy.runtime.external import ExternalServer
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from proxy.core.access import ApiKey
     from proxy.web.guard import Guard
+    from proxy.web.listener import MainListener
 
 # Hypercorn's default of 100 lets the 128th of a burst of clients wait a second for a lost SYN.
 BACKLOG = 1024
@@ -76,9 +78,8 @@ async def open_llama_server(
     """
     engine = LlamaServer(
         find_engine(llama_server, os.environ),
-        model_path=None if model is None else Path(model),
+        model_path=_model_path(model, extra_args, router=router),
         extra_args=extra_args,
-        router=router,
         load_stall_s=load_stall_s,
         stop_grace_s=stop_grace_s,
         exit_on_failed=exit_on_failed,
@@ -90,6 +91,18 @@ async def open_llama_server(
                 await engine.wait_ready()
             yield engine
             nursery.cancel_scope.cancel()
+
+
+def _model_path(
+    model: str | os.PathLike[str] | None, extra_args: Sequence[str], *, router: bool
+) -> str | None:
+    if model is not None:
+        if router:
+            raise ConfigError("A router takes no model: give either, not both.")
+        return os.fspath(model)
+    if router or names_model(extra_args):
+        return None
+    return str(files("proxy.data").joinpath("demo.gguf"))
 
 
 @asynccontextmanager
@@ -241,6 +254,7 @@ async def open_proxy(
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     slots: int | None = None,
+    router: bool = False,
     forward_conversation_id: bool = False,
     allow_remote_media: bool = False,
     via: bool = False,
@@ -265,6 +279,7 @@ async def open_proxy(
         certfile: TLS certificate chain, PEM; needs `keyfile`.
         keyfile: TLS private key, PEM.
         slots: Permits, where llama-server does not tell its slots; None for no gate then.
+        router: Whether the engine is llama-server's router: a gate for each model then.
         forward_conversation_id: Pass `X-Conversation-Id` on to llama-server.
         allow_remote_media: Let llama-server fetch URLs that a request names.
         via: Add `Via` headers.
@@ -298,9 +313,7 @@ async def open_proxy(
             via=via,
             forwarded=forwarded,
         )
-        backend = Backend(
-            engine, max_queue=max_queue, slots=slots, router=getattr(engine, "router", False)
-        )
+        backend = Backend(engine, max_queue=max_queue, slots=slots, router=router, drain_s=drain_s)
         listener = MainListener(backend, settings, bound)
     except BaseException:
         for sock in bound:
@@ -310,26 +323,19 @@ async def open_proxy(
     server = ProxyServer(
         listener.guard, backend, _url_of(address, settings.tls), address[1], drain_s
     )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_run_typed, listener)
+        yield server
+        await server.drain()
+        nursery.cancel_scope.cancel()
+
+
+async def _run_typed(listener: MainListener, *, task_status: trio.TaskStatus[None]) -> None:
+    """Run it, and let a defect reach the caller's nursery as one typed exception."""
     try:
-        async with trio.open_nursery() as nursery:
-            await nursery.start(_typed(listener.run))
-            yield server
-            await server.drain()
-            nursery.cancel_scope.cancel()
-    finally:
-        backend.close()
-
-
-def _typed(run: Callable[..., object]) -> Callable[..., object]:
-    """Let a defect of `run` reach the caller's nursery as one typed exception."""
-
-    async def guarded(*, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            await run(task_status=task_status)  # type: ignore[misc]
-        except Exception as error:
-            raise ProxyCrashed("A background task of the proxy failed.") from error
-
-    return guarded
+        await listener.run(task_status=task_status)
+    except Exception as error:
+        raise ProxyCrashed("A background task of the proxy failed.") from error
 
 
 def _tls_context(

@@ -1,7 +1,7 @@
 """The documentation is complete: each option, route, error and end cause has its line in docs/.
 
-What is asked for is read from the tables that the program itself uses, so that adding to one of them
-without writing about it fails here.
+What is asked for is read from the tables that the program itself uses: whoever adds to one of them
+without writing about it is told here.
 """
 
 from __future__ import annotations

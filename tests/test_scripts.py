@@ -20,7 +20,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[1]
 
 # What the scripts may use of a system besides Python and uv.
-SYSTEM_COMMANDS = ("bash", "cat", "cmp", "dirname", "env", "mv", "rm", "sleep", "touch")
+SYSTEM_COMMANDS = ("bash", "cat", "cmp", "dirname", "env", "mv", "rm", "sed", "sleep")
 
 FAKE_UV = """#!/usr/bin/env bash
 set -euo pipefail

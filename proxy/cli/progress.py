@@ -1,10 +1,11 @@
-"""The display of a model being loaded: a bar on a terminal, plain lines elsewhere.
+"""The display of a model being loaded: a bar on a terminal, lines of the log elsewhere.
 
 Owns what is shown and how often. It only ever looks at the engine.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol, TextIO
 
 import trio
@@ -18,6 +19,8 @@ _LINE_EVERY_S = 10.0
 _BAR_WIDTH = 24
 _ERASE_LINE = "\x1b[K"
 
+_logger = logging.getLogger(__name__)
+
 
 class Loading(Protocol):
     """What the display needs of an engine: how far its load is, 0 to 1, None while unknown."""
@@ -27,25 +30,16 @@ class Loading(Protocol):
         """Return the part that is loaded."""
 
 
-async def show(engine: Loading, what: str, stream: TextIO | None) -> None:
-    """Show how the load goes on, until cancelled.
+async def show_bar(engine: Loading, what: str, stream: TextIO) -> None:
+    """Show on a terminal how the load goes on, until cancelled.
 
     Args:
         engine: What is being loaded.
         what: What to call it, "loading model.gguf".
-        stream: Standard error, or None if there is none.
+        stream: The terminal.
 
-    Cancellation: A bar is erased; lines stay.
+    Cancellation: The bar is erased.
     """
-    if stream is None:
-        return
-    if stream.isatty():
-        await _show_bar(engine, what, stream)
-    else:
-        await _show_lines(engine, what, stream)
-
-
-async def _show_bar(engine: Loading, what: str, stream: TextIO) -> None:
     started = trio.current_time()
     try:
         while True:
@@ -57,11 +51,19 @@ async def _show_bar(engine: Loading, what: str, stream: TextIO) -> None:
         write(stream, _ERASE_LINE)
 
 
-async def _show_lines(engine: Loading, what: str, stream: TextIO) -> None:
+async def log_lines(engine: Loading, what: str) -> None:
+    """Log at once and every 10 s how the load goes on, until cancelled.
+
+    Args:
+        engine: What is being loaded.
+        what: What to call it, "loading model.gguf".
+
+    Cancellation: Nothing is left behind.
+    """
     started = trio.current_time()
     while True:
         text = describe(what, engine.load_progress, trio.current_time() - started, bar=False)
-        write(stream, f"{text}\n")
+        _logger.info("%s", text)
         await trio.sleep(_LINE_EVERY_S)
 
 

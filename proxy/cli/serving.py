@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ from proxy import logs
 from proxy._version import __version__
 from proxy.cli import notice, progress
 from proxy.cli.output import complain, say
-from proxy.core.errors import ConfigError, EngineError
+from proxy.core.errors import ConfigError, EngineError, ProxyError
 
 if TYPE_CHECKING:
     from proxy.config import Config
@@ -54,7 +54,7 @@ def run(config: Config) -> int:
     try:
         return _run(config)
     except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  # the process's last boundary
-        return _tell_failure(error)
+        return tell_failure(error, config.log_format)
 
 
 def _run(config: Config) -> int:
@@ -169,7 +169,12 @@ def _open_proxy(
 
 async def _wait_loaded(config: Config, engine: Engine) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(progress.show, engine, _describe_load(config), sys.stderr)
+        what = _describe_load(config)
+        # Between JSON lines a bar would be in the way of the programs that read them.
+        if config.log_format == "text" and sys.stderr is not None and sys.stderr.isatty():
+            nursery.start_soon(progress.show_bar, engine, what, sys.stderr)
+        else:
+            nursery.start_soon(progress.log_lines, engine, what)
         await engine.wait_ready()
         nursery.cancel_scope.cancel()
 
@@ -198,20 +203,30 @@ def _tell_ready(
             api_key_required=bool(config.api_keys),
         )
 
-    def follow(engine: Engine) -> None:
+    def follow() -> None:
         # A restarted llama-server has another process id.
         if engine.state == "ready":
-            ready_file.write(describe())
+            try:
+                ready_file.write(describe())
+            except OSError as error:
+                _logger.warning("the ready file cannot be written: %s", error.strerror)
 
-    say(notice.render(describe(), version=__version__, is_demo=config.serves_demo_model))
+    # The file first: who reads the notice may look for it.
     ready_file.write(describe())
+    say(notice.render(describe(), version=__version__, is_demo=config.serves_demo_model))
     engine.watch(follow)
 
 
 # --- what went wrong ---
 
 
-def _tell_failure(error: BaseException) -> int:
+def tell_failure(error: BaseException, log_format: str) -> int:
+    """Tell what ended the run, on standard error, and return the exit status.
+
+    Args:
+        error: What left `trio.run`; groups are taken apart.
+        log_format: With "json" the reason is a line of the log, so that every line is JSON.
+    """
     leaves = list(_leaves(error))
     told = next((each for each in leaves if isinstance(each, (ConfigError, EngineError))), None)
     if told is None and any(isinstance(each, KeyboardInterrupt) for each in leaves):
@@ -221,11 +236,12 @@ def _tell_failure(error: BaseException) -> int:
             _logger.error("a defect of llama-proxy, please report it", exc_info=each)
     if told is None:
         return _DEFECT_STATUS
-    complain(f"llama-proxy: error: {told}")
-    if isinstance(told, EngineError):
-        _tell_log(told.log_tail)
-        return _ENGINE_STATUS
-    return _USAGE_STATUS
+    log_tail = told.log_tail[-_SHOWN_LOG_LINES:] if isinstance(told, EngineError) else ()
+    if log_format == "json":
+        _logger.error("%s", told, extra={"log_tail": list(log_tail)})
+    else:
+        _complain(told, log_tail)
+    return _ENGINE_STATUS if isinstance(told, EngineError) else _USAGE_STATUS
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -236,8 +252,9 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _tell_log(log_tail: tuple[str, ...]) -> None:
+def _complain(told: ProxyError, log_tail: Sequence[str]) -> None:
+    complain(f"llama-proxy: error: {told}")
     if log_tail:
         complain("llama-server's last lines:")
-    for line in log_tail[-_SHOWN_LOG_LINES:]:
+    for line in log_tail:
         complain(f"  {line}")

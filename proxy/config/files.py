@@ -113,9 +113,27 @@ def read_api_keys(key_file: Given | None, keys: Given | None) -> tuple[ApiKey, .
     Raises:
         ConfigError: The file cannot be read or has no key, or a line is malformed.
     """
-    if key_file is None and keys is None:
+    if key_file is None and (keys is None or not keys.value):
         return ()
-    raise NotImplementedError
+    # Imported here: most starts on one's own machine have no keys.
+    from proxy.core.access import parse_key_file
+
+    found: list[ApiKey] = []
+    for given in (key_file, keys):
+        if given is None or not given.value:
+            continue
+        text = _text_of_keys(given)
+        try:
+            found += parse_key_file(text, taken=found)
+        except ConfigError as error:
+            raise ConfigError(f"{given.source}: {error}") from None
+    return tuple(found)
+
+
+def _text_of_keys(given: Given) -> str:
+    if isinstance(given.value, tuple):
+        return "\n".join(given.value)
+    return _read_text(str(given.value), given.source)
 
 
 def read_upstream_key(key_file: Given | None) -> str | None:

@@ -105,7 +105,14 @@ def _read_path(text: str) -> str:
         raise ValueError(text) from None
 
 
-TEXT = Kind("a text that is not empty", _read_text)
+def _read_api_key(text: str) -> str:
+    if not text or not text.isascii() or not text.isprintable() or text.startswith("#"):
+        raise ValueError(text)
+    return text
+
+
+# The three forms themselves are checked by `core.access`, as those in a file are.
+API_KEY = Kind("key, name:key or name:key:admin in visible ASCII", _read_api_key)
 PATH = Kind("a path", _read_path)
 
 

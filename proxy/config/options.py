@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from proxy.config.kinds import (
     ALLOWED_HOST,
+    API_KEY,
     ENGINE_CHOICE,
     HOST,
     ORIGIN,
     PATH,
     SWITCH,
-    TEXT,
     URL,
     Kind,
     choice,
@@ -166,7 +166,7 @@ OPTIONS: tuple[Option, ...] = (
         " name:key:admin; # starts a comment.",
     ),
     Option(
-        "api-key", _ACCESS, TEXT, "KEY",
+        "api-key", _ACCESS, API_KEY, "KEY",
         "One API key, in the forms of a line of --api-key-file. Other users of the machine can see"
         " a command line: prefer the file or the environment.",
         default=(), repeatable=True, secret=True,
@@ -179,9 +179,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "allowed-host", _ACCESS, ALLOWED_HOST, "HOST",
-        "A name under which clients may address the proxy, checked against Host while there are no"
-        " API keys; * allows any.",
-        default=(), default_text="the loopback names and the bound hosts", repeatable=True,
+        "A name under which clients may address the proxy beside the loopback names; requests for"
+        " others get 421. * allows any.",
+        default=(), default_text="none without API keys, any with them", repeatable=True,
     ),
     Option(
         "max-queue", _LIMITS, whole(0, 100_000), "N",

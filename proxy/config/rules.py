@@ -5,7 +5,6 @@ Owns the table of exclusions and needs. Knows nothing of files; values are check
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 
 from proxy.config.sources import Given
@@ -77,17 +76,12 @@ def check_exposure(hosts: tuple[str, ...], *, has_keys: bool) -> None:
     """
     if has_keys:
         return
+    # Imported here, as in `kinds`: with keys it is not needed.
+    from proxy.core.hosts import is_loopback_address
+
     for host in hosts:
-        if not _is_loopback(host):
+        if not is_loopback_address(host):
             raise ConfigError(
                 f"--host {host} is not a loopback address, so anybody who reaches it could use the"
                 " model: give clients keys with --api-key-file, or listen on 127.0.0.1."
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        # Only this name is sure to be (RFC 6761 section 6.3); others are as their resolver pleases.
-        return host.lower().removesuffix(".").split(".")[-1] == "localhost"

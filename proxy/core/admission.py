@@ -134,4 +134,4 @@ def retry_after_s(queued: int, permits: int, exchange_s: float = TYPICAL_EXCHANG
     estimate = exchange_s * (queued + 1) / max(permits, 1)
     if not estimate < MAX_RETRY_AFTER_S:
         return MAX_RETRY_AFTER_S
-    return max(1, math.ceil(estimate))
+    return math.ceil(max(1.0, estimate))

@@ -20,6 +20,7 @@ from proxy.core.errors import HeadTooLarge, InvalidRequest
 from proxy.core.lines import TOKEN, LineReader, split_field_line
 from proxy.core.request_limits import Limits
 
+_CRLF = b"\r\n"
 _TOKEN = TOKEN.pattern
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
 _EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
@@ -75,6 +76,7 @@ class ChunkedReader:
         self._state = _State.SIZE
         self._total = 0
         self._left_in_chunk = 0
+        self._left_of_crlf = _CRLF
         self._room_for_extensions = limits.max_chunk_extensions
         self._room_for_trailers = limits.max_trailers
 
@@ -109,7 +111,9 @@ class ChunkedReader:
             return None
         found = _SIZE_LINE.fullmatch(line)
         if found is None:
-            raise InvalidRequest("A chunk of the request body has no valid size in hex digits.")
+            raise InvalidRequest(
+                "A chunk of the request body has no valid size line; see RFC 9112."
+            )
         self._room_for_extensions -= len(found["extensions"])
         if self._room_for_extensions < 0:
             raise _extensions_too_long()
@@ -123,14 +127,18 @@ class ChunkedReader:
         run = source.take(self._left_in_chunk)
         self._left_in_chunk -= len(run)
         if not self._left_in_chunk:
+            self._left_of_crlf = _CRLF
             self._state = _State.DATA_END
         return run or None
 
     def _read_data_end(self, source: LineReader) -> bytes | None:
-        if source.take_line(len(b"\r\n"), _data_too_long) is None:
-            return None
-        self._state = _State.SIZE
-        return b""
+        run = source.take(len(self._left_of_crlf))
+        if not self._left_of_crlf.startswith(run):
+            raise InvalidRequest("A chunk of the request body does not end where its size says.")
+        self._left_of_crlf = self._left_of_crlf[len(run) :]
+        if not self._left_of_crlf:
+            self._state = _State.SIZE
+        return b"" if run else None
 
     def _read_trailer(self, source: LineReader) -> bytes | None:
         line = source.take_line(self._room_for_trailers, _trailers_too_large)
@@ -146,10 +154,6 @@ class ChunkedReader:
 
 def _extensions_too_long() -> InvalidRequest:
     return InvalidRequest("The chunk extensions of the request body are too long; leave them out.")
-
-
-def _data_too_long() -> InvalidRequest:
-    return InvalidRequest("A chunk of the request body is longer than the size before it says.")
 
 
 def _trailers_too_large() -> HeadTooLarge:

@@ -41,6 +41,9 @@ __all__ = [
 
 _LAST_CHUNK = b"0\r\n\r\n"
 
+# About 2 ms of work, so that a client that sends chunks of a byte does not keep the others waiting.
+_CHUNKS_AT_ONCE = 256
+
 
 class Signal(Enum):
     """The events that carry nothing."""
@@ -198,8 +201,12 @@ class RequestFramer:
     def _take_chunks(self) -> bytes:
         runs: list[bytes] = []
         try:
-            while (run := self._chunks.read(self._source)) is not None:
-                runs.append(run)
+            while len(runs) < _CHUNKS_AT_ONCE:
+                run = self._chunks.read(self._source)
+                if run is None:
+                    break
+                if run:
+                    runs.append(run)
         except HttpError as fault:
             # What came before it is given out first, as when the bytes come one at a time.
             self._fault = fault

@@ -44,14 +44,16 @@ def split_host(header: str) -> tuple[str, int | None]:
     port = int(found["port"]) if found["port"] else None
     if port is not None and port > _HIGHEST_PORT:
         raise ValueError("no such port")
-    return host_name(found["v6"] or found["name"], is_v6=found["v6"] is not None), port
+    if found["v6"] is not None:
+        return str(ipaddress.IPv6Address(found["v6"])), port
+    return host_name(found["name"]), port
 
 
-def host_name(text: str, *, is_v6: bool = False) -> str:
-    """Return a host, with or without brackets, in its comparison form.
+def host_name(text: str) -> str:
+    """Return a host without a port, with or without brackets, in its comparison form.
 
     Raises:
-        ValueError: `is_v6` and it is not an IPv6 address, or it is nothing but a dot.
+        ValueError: It is empty, or nothing but a dot.
     """
     name = text.lower().removeprefix("[").removesuffix("]").removesuffix(".")
     if not name:
@@ -59,8 +61,6 @@ def host_name(text: str, *, is_v6: bool = False) -> str:
     try:
         return str(ipaddress.ip_address(name))
     except ValueError:
-        if is_v6:
-            raise
         return name
 
 

@@ -1,10 +1,11 @@
 """What llama-server is launched with: its arguments and its environment.
 
-Owns the table of arguments that the proxy sets itself, and the composition of argv and environment. Never
-starts anything, and never puts a secret into argv, where every user of the machine can read it.
+Owns the table of arguments that the proxy sets itself, and the composition of argv and environment.
+Never starts anything, and never puts a secret into argv, where every user of the machine can read
+it.
 
-Source: `llama-server --help` and llama.cpp `common/arg.cpp` (arguments come as two words; `_` in a long
-option counts as `-`; each option has an environment variable `LLAMA_ARG_<NAME>`).
+Source: `llama-server --help` and llama.cpp `common/arg.cpp` (arguments come as two words; `_` in a
+long option counts as `-`; each option has an environment variable `LLAMA_ARG_<NAME>`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from proxy.core.errors import ConfigError
 
 _LISTENS = "the proxy chooses where llama-server listens, so that nobody can go around it"
 _KEY = "the proxy makes a new key for each launch and passes it where other users cannot read it"
-_TLS = "the proxy talks to llama-server over a private socket; TLS for clients is --certfile and --keyfile"
+_TLS = "llama-server is behind a private socket; TLS for clients is --certfile and --keyfile"
 _PREFIX = "the proxy serves llama-server's routes where llama-server's documentation says they are"
 _LOG = "the proxy reads llama-server's log to follow the load and to tell why it failed"
 _EXITS = "it makes llama-server print something and exit; run llama-server itself for that"
@@ -63,11 +64,12 @@ _OWNED_VARIABLES = frozenset(
         "LLAMA_SERVER_ROUTER_PORT",
     }
 )
-# With a model in argv these would name a second one, which llama-server may even download.
+# With our model in argv these would name a second one, which llama-server may even download; in
+# router mode one of them would end that mode.
 _MODEL_VARIABLES = frozenset(
     {
-        *("LLAMA_ARG_MODEL", "LLAMA_ARG_MODEL_URL", "LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE"),
-        *("LLAMA_ARG_DOCKER_REPO", "LLAMA_ARG_MODELS_DIR", "LLAMA_ARG_MODELS_PRESET"),
+        *("LLAMA_ARG_MODEL", "LLAMA_ARG_MODEL_URL", "LLAMA_ARG_DOCKER_REPO"),
+        *("LLAMA_ARG_HF_REPO", "LLAMA_ARG_HF_FILE"),
     }
 )
 # The proxy's own settings may hold clients' keys; llama-server has no business with them.
@@ -81,15 +83,13 @@ def check_extra_args(args: Sequence[str]) -> None:
         args: What the user wants llama-server to be given.
 
     Raises:
-        ConfigError: When one of them is owned; the message names it and says why. Also `--port=1`, which
-            llama-server itself would not understand.
+        ConfigError: When one of them is owned; the message names it and says why. Also `--port=1`,
+            which llama-server itself would not understand.
     """
     for arg in args:
         name = _option_name(arg)
         if name in OWNED_ARGUMENTS:
-            raise ConfigError(
-                f"{name} cannot be passed to llama-server: {OWNED_ARGUMENTS[name]}."
-            )
+            raise ConfigError(f"{name} cannot be passed to llama-server: {OWNED_ARGUMENTS[name]}.")
 
 
 def names_model(args: Sequence[str]) -> bool:
@@ -111,7 +111,8 @@ def build_argv(
         prefix: The program, and what must come before llama-server's own arguments.
         host: Address to bind, or the path of a unix socket, which ends in `.sock`.
         port: TCP port, 0 for any free one; None with a unix socket.
-        model_path: The model's file, or None when `extra_args` or the environment name one, or none does.
+        model_path: The model's file, or None when `extra_args` or the environment name one, or none
+            does.
         extra_args: Passed through unchanged, last, so that they win over what comes before them.
     """
     argv = [*prefix, "--host", host]
@@ -123,16 +124,16 @@ def build_argv(
 
 
 def build_environment(
-    environ: Mapping[str, str], *, api_key: str, names_a_model: bool
+    environ: Mapping[str, str], *, api_key: str, keep_model: bool
 ) -> dict[str, str]:
-    """Return the environment for llama-server: the caller's, less what would fight argv, plus the key.
+    """Return llama-server's environment: the caller's, less what would fight argv, plus the key.
 
     Args:
         environ: The caller's environment.
         api_key: The key that llama-server is to ask for.
-        names_a_model: Whether argv names the model; then variables must not name another one.
+        keep_model: Whether the environment may name the model: not when we do, nor in router mode.
     """
-    dropped = _OWNED_VARIABLES | _MODEL_VARIABLES if names_a_model else _OWNED_VARIABLES
+    dropped = _OWNED_VARIABLES if keep_model else _OWNED_VARIABLES | _MODEL_VARIABLES
     kept = {
         name: value
         for name, value in environ.items()

@@ -1,7 +1,8 @@
 """The life of one llama-server process: its states, its ends, and when it is started again.
 
-Owns the table of legal moves, the words for how a process ended, and the restart policy. Decides only; what
-launches, signals and waits is `runtime.supervisor`. Clock and randomness come from the caller.
+Owns the table of legal moves, the words for how a process ended, and the restart policy. Decides
+only; what launches, signals and waits is `runtime.supervisor`. Clock and randomness come from the
+caller.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class EngineEvent(StrEnum):
     GIVE_UP = "give_up"
 
 
-# A missing key is an illegal move. `stopping` is left by the process's end alone: a second request to stop
-# changes nothing, and a new launch waits for it. `crashed` has no process, hence nothing to wait for.
+# A missing key is an illegal move. `stopping` is left by the process's end alone: a second request
+# to stop changes nothing, and a new launch waits for it. `crashed` has no process, hence nothing to
+# wait for.
 TRANSITIONS: dict[tuple[EngineState, EngineEvent], EngineState] = {
     (EngineState.STOPPED, EngineEvent.LAUNCH): EngineState.STARTING,
     (EngineState.STARTING, EngineEvent.LOADED): EngineState.READY,
@@ -162,7 +164,7 @@ class RestartPolicy:
         return RestartIn(self._delay_s() * (1.0 - rng() / 4))
 
     def reset(self) -> None:
-        """Forget what went before: after a time of health, or because somebody asked for a restart."""
+        """Forget all crashes: after a time of health, or since somebody asked for a restart."""
         self._crashes.clear()
         self._in_a_row = 0
         self._ready_since = None

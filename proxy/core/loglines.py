@@ -1,8 +1,8 @@
 """llama-server's output: cut into lines, kept within bounds, cleared of secrets, and understood.
 
-Owns the ring of the last lines with its numbering, and what the proxy reads out of them: where llama-server
-listens, how far a load has come, and why one failed. Reads no pipe (`runtime.process` does). A reason that is
-made here never holds a path, for it reaches clients.
+Owns the ring of the last lines with its numbering, and what the proxy reads out of them: where
+llama-server listens, how far a load has come, and why one failed. Reads no pipe (`runtime.process`
+does). A reason that is made here never holds a path, for it reaches clients.
 
 Source: the messages of llama.cpp b11434 (`src/llama-model-loader.cpp`, `ggml/src/gguf.cpp`,
 `tools/server/server-http.cpp`, `common/arg.cpp`), of the dynamic loaders of glibc and macOS.
@@ -29,7 +29,8 @@ class LineSplitter:
     """Cuts a stream of bytes into lines, within bounds.
 
     Args:
-        max_line_bytes: What a line has beyond that is dropped (and a margin, for `LogRing` to redact in).
+        max_line_bytes: What a line has beyond that is dropped (and a margin, for `LogRing` to
+            redact in).
 
     A carriage return starts its line anew, as on a terminal: a progress bar is one line.
     """
@@ -103,7 +104,7 @@ class LogRing:
         self._secrets.append(secret)
 
     def append(self, line: bytes) -> str:
-        """Keep a line and return it as it is kept: decoded, without control characters and secrets."""
+        """Keep a line; return it as kept: decoded, without control characters and secrets."""
         kept = self.cleaned(line)
         self._lines.append(kept)
         self._next_number += 1
@@ -147,7 +148,8 @@ _CHILD_STATE = "cmd_child_to_router:state:"
 def load_progress(line: str) -> float | None:
     """Return how much of the model is loaded, 0 to 1, if this (maybe unfinished) line tells it.
 
-    llama.cpp prints one dot for each percent; as the child of a router it prints JSON.
+    Some versions of llama.cpp print one dot for each percent; as the child of a router it prints
+    JSON: the stages of the load, the current one, and how much of that is done.
     """
     if _DOTS.match(line):
         return min(len(line), 100) / 100
@@ -158,18 +160,29 @@ def load_progress(line: str) -> float | None:
 def _state_progress(state: str) -> float | None:
     try:
         told = json.loads(state)
-    except ValueError:
-        return None
-    value = told.get("progress") if isinstance(told, dict) else None
-    if isinstance(value, dict):
-        value = value.get("value")
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return min(max(float(value), 0.0), 1.0)
+        payload = told["payload"]
+        stages = payload["stages"]
+        done = stages.index(payload["current"]) + float(payload["value"])
+        return min(max(done / len(stages), 0.0), 1.0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # Another version tells it otherwise; nothing depends on it.
 
 
-# The first pattern that is found in any line wins, so the particular precedes the general: after "out of
-# memory" llama-server also says "failed to load model". `{0}` is what the pattern's group caught.
+_NO_MEMORY = (
+    r"out of memory|bad_alloc|unable to allocate|insufficient memory|cannot allocate memory"
+    r"|failed to allocate (?:\S+ )?buffer|outof(?:device|host)memory"
+)
+_USE_LESS_MEMORY = (
+    "There is not enough memory for this model: use a smaller one, a smaller context (-c), or put"
+    " fewer layers on the GPU (-ngl)."
+)
+_DAMAGED = (
+    r"not within the file bounds|corrupted or incomplete|unexpectedly reached end of file"
+    r"|failed to read (?:key|tensor|header|the )"
+)
+# The first pattern that is found in any line wins, so the particular precedes the general: after
+# "out of memory" llama-server also says "failed to load model". `{0}` is what the pattern's group
+# caught.
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), sentence)
     for pattern, sentence in (
@@ -201,12 +214,7 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"couldn't bind http server socket",
             "The address that llama-server was to listen on is in use or not allowed.",
         ),
-        (
-            r"out of memory|bad_alloc|unable to allocate|insufficient memory|cannot allocate memory"
-            r"|failed to allocate (?:\S+ )?buffer|outof(?:device|host)memory",
-            "There is not enough memory for this model: use a smaller one, a smaller context (-c), or"
-            " put fewer layers on the GPU (-ngl).",
-        ),
+        (_NO_MEMORY, _USE_LESS_MEMORY),
         (
             r"failed to open .*permission denied",
             "The model file may not be read by this user.",
@@ -219,11 +227,7 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
             r"unknown model architecture: '([\w.-]+)'",
             "This llama-server does not know the model architecture {0}; a newer one may.",
         ),
-        (
-            r"not within the file bounds|corrupted or incomplete|unexpectedly reached end of file"
-            r"|failed to read (?:key|tensor|header|the )",
-            "The model file is damaged or incomplete; download it again.",
-        ),
+        (_DAMAGED, "The model file is damaged or incomplete; download it again."),
         (
             r"invalid magic characters|failed to read magic|bad gguf version|ggufv1 is no longer",
             "The model file is not a GGUF file.",

@@ -137,12 +137,14 @@ def _read_request_line(line: bytes, max_target: int) -> _RequestLine:
         raise InvalidRequest(
             "The request line must be a method, a target and HTTP/1.1 with one space between them."
         )
-    method, target, version = parts
+    method, target, protocol = parts
+    # First, for somebody who speaks HTTP/2 to us is best told just that.
+    version = _read_version(protocol)
     _check_method(method)
     if len(target) > max_target:
         raise HeadTooLarge(f"The request target is longer than {max_target} bytes; shorten it.")
     origin_form, authority = read_target(method, target)
-    return _RequestLine(method, origin_form, _read_version(version), authority)
+    return _RequestLine(method, origin_form, version, authority)
 
 
 def _check_method(method: bytes) -> None:
@@ -156,8 +158,8 @@ def _check_method(method: bytes) -> None:
         raise InvalidRequest(_REFUSED_METHODS[method])
 
 
-def _read_version(version: bytes) -> bytes:
-    found = _VERSION.fullmatch(version)
+def _read_version(protocol: bytes) -> bytes:
+    found = _VERSION.fullmatch(protocol)
     if found is None:
         raise InvalidRequest("This listener speaks HTTP/1.1 and HTTP/1.0, and nothing else.")
     # RFC 9110 section 2.5: a higher minor version is processed as the highest one that we know.

@@ -21,6 +21,8 @@ from proxy.core.errors import ProxyError
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
+# ASCII digits; more than nine are over eleven days, and a number as long as the line is no number.
+_RETRY = re.compile(r"[0-9]{1,9}")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -58,7 +60,8 @@ class EventDecoder:
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
         self._line: list[bytes] = []
-        self._held_bytes = 0
+        self._line_bytes = 0
+        self._data_bytes = 0
         self._at_start = True
         self._after_cr = False
         self._last_id: str | None = None
@@ -87,7 +90,9 @@ class EventDecoder:
         if after_cr and piece == b"\n":
             # The second half of a CR LF that was cut in two.
             return None
-        self._hold(len(piece))
+        self._line_bytes += len(piece)
+        if self._line_bytes + self._data_bytes > self._max_event_bytes:
+            raise EventTooLarge(f"An event is larger than {self._max_event_bytes} bytes.")
         self._line.append(piece)
         if not piece.endswith((b"\r", b"\n")):
             return None
@@ -98,28 +103,23 @@ class EventDecoder:
             line = line.removeprefix(_BOM)
         return line
 
-    def _hold(self, size: int) -> None:
-        self._held_bytes += size
-        if self._held_bytes > self._max_event_bytes:
-            raise EventTooLarge(f"An event is larger than {self._max_event_bytes} bytes.")
-
     def _interpret(self, line: bytes) -> Event | None:
+        line_bytes, self._line_bytes = self._line_bytes, 0
         if not line:
             return self._dispatch()
         name, _, value = line.partition(b":")
         text = value.removeprefix(b" ").decode("utf-8", "replace")
         if name == b"data":
+            # The only lines that add up: a type or an id replaces the last one, and a comment is
+            # over with its line, so that a day of heartbeats is not one large event.
+            self._data_bytes += line_bytes
             self._data.append(text)
         elif name == b"event":
             self._type = text
         elif name == b"id" and "\0" not in text:
             self._last_id = text
-        elif name == b"retry" and text.isascii() and text.isdigit():
+        elif name == b"retry" and _RETRY.fullmatch(text):
             self._retry_ms = int(text)
-        elif not name:
-            # A comment: it is over with its line, so that a day of heartbeats is not one large
-            # event.
-            self._held_bytes -= len(line)
         return None
 
     def _dispatch(self) -> Event | None:
@@ -132,7 +132,7 @@ class EventDecoder:
         return event
 
     def _begin_event(self) -> None:
-        self._held_bytes = 0
+        self._data_bytes = 0
         self._type = ""
         self._data = []
         self._retry_ms = None

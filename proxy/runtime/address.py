@@ -1,7 +1,7 @@
 """Where an upstream listens: a value, made by the engine, read by whoever dials it.
 
-Owns the one spelling of an upstream's place (unix socket or TCP, with or without TLS) and of what a request
-to it must name in `Host`. Knows nothing of connections.
+Owns the one spelling of an upstream's place (unix socket or TCP, with or without TLS) and of what a
+request to it must name in `Host`. Knows nothing of connections.
 """
 
 from __future__ import annotations

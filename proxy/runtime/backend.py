@@ -14,9 +14,7 @@ that it waits for a restart like the rest. With a router there is a gate for eac
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 from urllib.parse import urlencode
 
 import trio
@@ -24,17 +22,18 @@ import trio
 from proxy.core.admission import retry_after_s
 from proxy.core.causes import EndCause
 from proxy.core.errors import (
-    EngineError,
     HttpError,
+    NotFound,
     Unavailable,
     UpstreamCrashed,
     UpstreamFailed,
 )
-from proxy.core.lifecycle import EngineState, ExitStatus
-from proxy.runtime.address import Address
+from proxy.core.lifecycle import EngineState
+from proxy.runtime.external import ExternalServer
 from proxy.runtime.exchange import ExchangeRegistry
 from proxy.runtime.gate import Gate
 from proxy.runtime.outbound import ControlClient
+from proxy.runtime.supervisor import LlamaServer
 
 LOADING = "Loading model"
 STOPPING = "The server is shutting down."
@@ -47,30 +46,7 @@ _EXIT_REPORT_S = 0.5
 _QUESTION_S = 2.0
 
 
-class Engine(Protocol):
-    """What the backend needs of an engine; `LlamaServer` and `ExternalServer` have it."""
-
-    @property
-    def state(self) -> EngineState: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def address(self) -> Address: ...
-    @property
-    def api_key(self) -> str | None: ...
-    @property
-    def total_slots(self) -> int | None: ...
-    @property
-    def failure(self) -> EngineError | None: ...
-    @property
-    def last_exit(self) -> ExitStatus | None: ...
-    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back on every change of state."""
-        ...
-
-    async def wait_exited(self, generation: int) -> ExitStatus:
-        """Wait for the end of a launch."""
-        ...
+Engine = LlamaServer | ExternalServer
 
 
 class Backend:
@@ -81,27 +57,71 @@ class Backend:
         max_queue: How many exchanges may wait at a gate.
         slots: Permits, where llama-server does not tell its slots; None for no bound then.
         router: Whether llama-server serves several models, each with slots of its own.
+        drain_s: How long what is in flight may go on before a restart, in seconds.
     """
 
     def __init__(
-        self, engine: Engine, *, max_queue: int, slots: int | None = None, router: bool = False
+        self,
+        engine: Engine,
+        *,
+        max_queue: int,
+        slots: int | None = None,
+        router: bool = False,
+        drain_s: float = 30.0,
     ) -> None:
         self.engine = engine
         self.exchanges = ExchangeRegistry()
         self._max_queue = max_queue
         self._slots = slots
         self._router = router
+        self._drain_s = drain_s
         self._shutting_down = False
-        self._has_been_ready = False
+        self._restarting = False
+        self._restart_wanted = trio.Event()
+        self.first_ready = trio.Event()
         self._passage = self._make_gate(bounded=False)
         self._gates: dict[str, Gate] = {}
         self._permits: dict[str, int] = {}
         self._unwatch = engine.watch(self._engine_changed)
         self._engine_changed()
 
-    def close(self) -> None:
-        """Stop following the engine."""
-        self._unwatch()
+    async def run(self) -> None:
+        """Carry out restarts that are asked for, until cancelled; then stop following the engine."""
+        try:
+            while True:
+                await self._restart_wanted.wait()
+                await self._restart()
+                self._restart_wanted = trio.Event()
+        finally:
+            self._unwatch()
+
+    def request_restart(self) -> None:
+        """Have llama-server restarted, also out of `failed`, once what is in flight has drained.
+
+        Asking again while a restart is under way changes nothing.
+
+        Raises:
+            NotFound: When llama-server is not ours to restart.
+        """
+        if not isinstance(self.engine, LlamaServer):
+            raise NotFound("This llama-server is run by somebody else; restart it there.")
+        self._restart_wanted.set()
+
+    async def _restart(self) -> None:
+        engine = self.engine
+        assert isinstance(engine, LlamaServer)
+        self._restarting = True
+        self._engine_changed()
+        with trio.move_on_after(self._drain_s):
+            await self.exchanges.wait_none_on_engine()
+        self.exchanges.end_all(
+            EndCause.UPSTREAM_ERROR,
+            lambda: UpstreamFailed("llama-server is being restarted by an administrator."),
+            only=lambda exchange: exchange.generation is not None,
+        )
+        await self.exchanges.wait_none_on_engine()
+        self._restarting = False
+        await engine.restart()
 
     def shut_down(self) -> None:
         """Refuse what comes and what waits from now on; what holds a permit goes on."""
@@ -130,9 +150,9 @@ class Backend:
         if model in self._gates:
             self._set_mood(self._gates[model], slots)
 
-    def knows_slots(self, model: str | None) -> bool:
+    def knows_slots(self, model: str) -> bool:
         """Whether nothing more is to be learned of the model's slots."""
-        return not self._router or model is None or model in self._permits
+        return not self._router or model in self._permits
 
     @property
     def gates(self) -> dict[str, Gate]:
@@ -146,7 +166,7 @@ class Backend:
         failure = self.engine.failure
         if failure is not None:
             return Unavailable(f"llama-server has failed: {failure.reason}")
-        if not self._has_been_ready:
+        if not self.first_ready.is_set():
             return Unavailable(LOADING, retry_after_s=2)
         return Unavailable("llama-server is restarting. Try again in a moment.", retry_after_s=5)
 
@@ -205,7 +225,7 @@ class Backend:
 
     def _engine_changed(self) -> None:
         if self.engine.state is EngineState.READY:
-            self._has_been_ready = True
+            self.first_ready.set()
         elif self.engine.state is EngineState.CRASHED:
             self.exchanges.end_all(
                 EndCause.UPSTREAM_CRASHED,
@@ -217,9 +237,9 @@ class Backend:
             self._set_mood(gate, self._permits_of(name))
 
     def _set_mood(self, gate: Gate, permits: int | None) -> None:
-        if self._shutting_down or self.engine.failure is not None or not self._has_been_ready:
+        if self._shutting_down or self.engine.failure is not None or not self.first_ready.is_set():
             gate.close(self.unavailable)
-        elif self.engine.state is EngineState.READY:
+        elif self.engine.state is EngineState.READY and not self._restarting:
             gate.open(permits)
         else:
             gate.hold()

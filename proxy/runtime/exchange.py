@@ -102,8 +102,7 @@ class ExchangeRegistry:
 
     def __init__(self) -> None:
         self._live: dict[Exchange, None] = {}
-        self._empty = trio.Event()
-        self._empty.set()
+        self._released = trio.Event()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -118,16 +117,13 @@ class ExchangeRegistry:
         The block must have called `release` before it ends; what it forgot is given back here.
         """
         self._live[exchange] = None
-        if self._empty.is_set():
-            self._empty = trio.Event()
         try:
             yield exchange
         finally:
             exchange.release()
             exchange.phase = Phase.ENDED
             del self._live[exchange]
-            if not self._live:
-                self._empty.set()
+            self._released.set()
             _log_end(exchange)
 
     def end_all(
@@ -142,13 +138,14 @@ class ExchangeRegistry:
             if only(exchange):
                 exchange.end(cause, error() if error is not None else None)
 
-    async def wait_empty(self) -> None:
-        """Wait until no exchange is in flight.
+    async def wait_none_on_engine(self) -> None:
+        """Wait until no exchange holds a connection to llama-server.
 
         Cancellation: nothing changes.
         """
-        while self._live:
-            await self._empty.wait()
+        while any(exchange.upstream is not None for exchange in self._live):
+            self._released = trio.Event()
+            await self._released.wait()
 
 
 def _log_end(exchange: Exchange) -> None:

@@ -1,8 +1,8 @@
 """Waiting for a child's end without polling and without reaping it.
 
-Owns the choice between a pidfd (Linux 5.3 and later), which Trio waits for like for a socket, and a thread
-that blocks in the system's wait call. The child stays a zombie until its owner reaps it, so that its number,
-and that of its process group, cannot be given to anybody else meanwhile.
+Owns the choice between a pidfd (Linux 5.3 and later), which Trio waits for like for a socket, and a
+thread that blocks in the system's wait call. The child stays a zombie until its owner reaps it, so
+that its number, and that of its process group, cannot be given to anybody else meanwhile.
 
 Source: pidfd_open(2), waitid(2) with `WNOWAIT`.
 """
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 
 import trio
 
@@ -70,14 +71,10 @@ def _open_pidfd(pid: int) -> int | None:
 def _wait_and_tell(
     process: subprocess.Popen[bytes], ended: trio.Event, token: trio.lowlevel.TrioToken
 ) -> None:
-    try:
+    with suppress(ChildProcessError):  # Reaped before we came to wait: it has ended.
         if sys.platform == "win32":
             process.wait()
         else:
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    except ChildProcessError:
-        pass  # Reaped before we came to wait: it has ended.
-    try:
+    with suppress(trio.RunFinishedError):  # Nobody is left to be told.
         token.run_sync_soon(ended.set)
-    except trio.RunFinishedError:
-        pass  # Nobody is left to be told.

@@ -1,35 +1,23 @@
 """One launch of llama-server: its process, its address, its key, and what its output says.
 
-Owns what is true of one launch only and is gone with it. Takes no decision (`runtime.supervisor` does).
+Owns what is true of one launch only and is gone with it. Takes no decision (`runtime.supervisor`
+does).
 """
 
 from __future__ import annotations
 
 import logging
-import ntpath
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
-from proxy.core.errors import UpstreamFailed
 from proxy.core.loglines import LineSplitter, LogRing, listening_port, load_progress
-from proxy.runtime.address import Address
-from proxy.runtime.outbound import ControlClient
+from proxy.runtime.plan import LaunchPlan
 from proxy.runtime.process import start_process
 from proxy.runtime.readiness import SignsOfLife
 
 logger = logging.getLogger("proxy.engine")
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class LaunchPlan:
-    """Everything that a launch is made of; without a repr, for it holds the key."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
-    address: Address
-    api_key: str
 
 
 class Launched:
@@ -66,9 +54,7 @@ class Launched:
         self._address_known = trio.Event()
         if self.address.is_known:
             self._address_known.set()
-        self.process = start_process(
-            plan.argv, env=plan.environment, on_output=self._on_output
-        )
+        self.process = start_process(plan.argv, env=plan.environment, on_output=self._on_output)
 
     async def wait_address(self) -> None:
         """Return when `address` can be dialled: a port that the system chose is told in the log."""
@@ -101,37 +87,3 @@ class Launched:
     def _look_at(self, line: str) -> None:
         self.last_line = line or self.last_line
         self.progress = load_progress(line) or self.progress
-
-
-@dataclass(frozen=True, slots=True)
-class Properties:
-    """What `GET /props` tells that we use; None where it does not."""
-
-    total_slots: int | None = None
-    model: str | None = None
-
-
-async def describe_props(client: ControlClient, timeout_s: float) -> Properties:
-    """Ask for `/props`; a llama-server that refuses or does not answer in time tells nothing."""
-    with trio.move_on_after(timeout_s):
-        try:
-            return read_props(await client.props())
-        except UpstreamFailed as error:
-            logger.warning("the number of slots is not known: %s", error)
-    return Properties()
-
-
-def read_props(props: Mapping[str, object]) -> Properties:
-    """Return what we use of the answer to `GET /props`."""
-    slots = props.get("total_slots")
-    known = isinstance(slots, int) and not isinstance(slots, bool) and slots > 0
-    return Properties(slots if known else None, _model_name(props))
-
-
-def _model_name(props: Mapping[str, object]) -> str | None:
-    for key in ("model_alias", "model_path"):
-        told = props.get(key)
-        if isinstance(told, str) and told:
-            # ntpath takes both kinds of slashes: an upstream may run on another system than we do.
-            return ntpath.basename(told).removesuffix(".gguf")
-    return None

@@ -1,8 +1,8 @@
 """Our own questions to llama-server: health, properties, slots.
 
-Owns the small JSON requests that the supervisor and the dashboards make, each on a connection of its own, so
-that they share every line with the requests that clients make (`runtime.upstream`). Bounds the size of what it
-reads. It must never carry a client's request.
+Owns the small JSON requests that the supervisor and the dashboards make, each on a connection of
+its own, so that they share every line with the requests that clients make (`runtime.upstream`).
+Bounds the size of what it reads. It must never carry a client's request.
 
 Source: llama.cpp `tools/server/README.md`, `GET /health`, `GET /props`, `GET /slots`.
 """
@@ -29,7 +29,8 @@ class ControlClient:
         address: Where it listens.
         api_key: Its key, or None when it has none; `/health` needs none either way.
 
-    The caller bounds every call in time. Cancellation: the connection of the call is closed, nothing is left.
+    The caller bounds every call in time. Cancellation: the connection of the call is closed,
+    nothing is left.
     """
 
     def __init__(self, address: Address, api_key: str | None) -> None:
@@ -49,10 +50,11 @@ class ControlClient:
         return status
 
     async def props(self) -> dict[str, object]:
-        """Return what `GET /props` tells: `total_slots`, `model_path`, `default_generation_settings`...
+        """Return what `GET /props` tells: `total_slots`, `model_path` and more.
 
         Raises:
-            UpstreamFailed: When it cannot be asked, refuses, or answers something else than an object.
+            UpstreamFailed: When it cannot be asked, refuses, or answers something else than an
+                object.
         """
         found = await self.get_json("/props")
         if not isinstance(found, dict):

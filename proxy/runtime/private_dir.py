@@ -1,11 +1,12 @@
 """A folder that only we can enter, for llama-server's unix socket. POSIX only.
 
-Owns its making, its lock and its removal. The lock (`flock` on the folder itself) is held as long as the
-owner lives and is released by the kernel however the owner dies: so the next start can tell a folder that a
-killed run left behind from one that is in use. It also keeps systemd-tmpfiles from ageing the folder away.
+Owns its making, its lock and its removal. The lock (`flock` on the folder itself) is held as long
+as the owner lives and is released by the kernel however the owner dies: so the next start can tell
+a folder that a killed run left behind from one that is in use. It also keeps systemd-tmpfiles from
+ageing the folder away.
 
-No race: who makes a folder locks it and then looks whether the name still leads to it; who cleans locks
-first. Whoever comes second gives way.
+No race: who makes a folder locks it and then looks whether the name still leads to it; who cleans
+locks first. Whoever comes second gives way.
 
 Source: flock(2); tmpfiles.d(5) on locked directories; unix(7) on the length of a socket's path.
 """
@@ -19,6 +20,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 _PREFIX = "llama-proxy-"
 _SOCKET_NAME = "llama.sock"
@@ -33,7 +35,8 @@ class PrivateDir:
 
     Attributes:
         path: The folder.
-        socket_path: Where llama-server is to put its socket; ends in `.sock`, as llama-server demands.
+        socket_path: Where llama-server is to put its socket; ends in `.sock`, as llama-server
+            demands.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -41,14 +44,14 @@ class PrivateDir:
         self.socket_path = path / _SOCKET_NAME
         self._descriptor: int | None = descriptor
 
-    def __enter__(self) -> PrivateDir:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.remove()
 
     def forget_socket(self) -> None:
-        """Remove the socket's file, which a killed llama-server leaves; the next one could not bind."""
+        """Remove the socket's file, which llama-server leaves; the next one could not bind."""
         self.socket_path.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -63,7 +66,8 @@ def make_private_dir(bases: tuple[Path, ...] | None = None) -> PrivateDir:
     """Make a private folder, after removing those that killed runs of ours left.
 
     Args:
-        bases: Where to try, in this order; the system's temporary folder, then `/tmp`, if not given.
+        bases: Where to try, in this order; the system's temporary folder, then `/tmp`, if not
+            given.
 
     Raises:
         OSError: When no folder can be made whose path is short enough for a socket in it.
@@ -81,7 +85,7 @@ def make_private_dir(bases: tuple[Path, ...] | None = None) -> PrivateDir:
 
 
 def remove_stale_dirs(base: Path) -> None:
-    """Remove our folders in `base` that nobody holds the lock of. Those of other users are left alone."""
+    """Remove our folders in `base` whose lock nobody holds. Other users' are left alone."""
     for path in list(_ours_in(base)):
         descriptor = _lock(path)
         if descriptor is not None:
@@ -121,7 +125,7 @@ def _lock(path: Path) -> int | None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
     except OSError:
-        pass  # Somebody holds it; a file system without locks looks the same, and then we leave all alone.
+        pass  # Somebody holds it. A file system without locks looks the same: all is left alone.
     os.close(descriptor)
     return None
 

@@ -1,14 +1,15 @@
-"""One child process in a process group of its own, with its output drained and its end in our hands.
+"""One child process in a group of its own, with its output drained and its end in our hands.
 
-Owns the process from Popen to the last descriptor. On POSIX it is the leader of its own session, so that a
-terminal's Ctrl-C does not reach it and one signal reaches whatever it forked; it dies with us
-(`runtime.parent_death`). Knows nothing of HTTP, readiness or restarts.
+Owns the process from Popen to the last descriptor. On POSIX it is the leader of its own session, so
+that a terminal's Ctrl-C does not reach it and one signal reaches whatever it forked; it dies with
+us (`runtime.parent_death`). Knows nothing of HTTP, readiness or restarts.
 
-Popen is called on Trio's own thread: with `PR_SET_PDEATHSIG` the child dies with the *thread* that forked it,
-and a worker thread ends after ten idle seconds.
+Popen is called on Trio's own thread: with `PR_SET_PDEATHSIG` the child dies with the *thread* that
+forked it, and a worker thread ends after ten idle seconds.
 
-Order of the end, which `reap` and `release` keep: the group is killed while its leader is still a zombie, so
-that the group's number is surely still its own; then the leader is reaped; then the pipe is read to its end.
+Order of the end, which `reap` and `release` keep: the group is killed while its leader is still a
+zombie, so that the group's number is surely still its own; then the leader is reaped; then the pipe
+is read to its end.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import trio
 
@@ -29,9 +30,11 @@ from proxy.runtime.exit_watch import ExitWatch
 
 logger = logging.getLogger("proxy.engine")
 
-# One read: a quarter of a Linux pipe, so that a child that floods its log holds up nothing else for long.
+# One read: a quarter of a Linux pipe, so that a child that floods its log holds up nothing else for
+# long.
 _READ_BYTES = 16 * 1024
-# The pipe ends with the last process that holds it. One that left the process group may hold it for ever.
+# The pipe ends with the last process that holds it. One that left the process group may hold it for
+# ever.
 _LAST_OUTPUT_S = 0.5
 # After SIGKILL only a process stuck in the kernel (a hung GPU driver, a dead network disk) stays.
 _KILL_WAIT_S = 5.0
@@ -66,9 +69,9 @@ class ManagedProcess:
     async def drain(self) -> None:
         """Hand the child's output to the callback until it ends or `release` is called.
 
-        Run it in a task of its own from start to end: a child whose pipe nobody reads blocks in its next
-        write. Cancellation: ignored (the child wants to write while it is being stopped, too); the end
-        comes by `release`.
+        Run it in a task of its own from start to end: a child whose pipe nobody reads blocks in its
+        next write. Cancellation: ignored (the child wants to write while it is being stopped, too);
+        the end comes by `release`.
         """
         with self._drain_scope:
             try:
@@ -103,7 +106,7 @@ class ManagedProcess:
             await self.wait()
 
     def reap(self) -> ExitStatus:
-        """Kill what is left of the group and take the exit status. Call it after the process has ended.
+        """Kill what is left of the group, take the exit status. Call it after the process's end.
 
         A process that even SIGKILL did not end is given up, with the status of that signal.
         """
@@ -132,10 +135,9 @@ class ManagedProcess:
             await self._guard.release()
 
     def _signal_group(self, number: int) -> None:
-        try:
+        # All may be gone; macOS says "not permitted" of a group that has only zombies.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # All gone; macOS says "not permitted" of a group that has only zombies.
 
 
 def start_process(
@@ -150,7 +152,8 @@ def start_process(
     Args:
         argv: The program's path and its arguments.
         env: Its whole environment.
-        on_output: Called with each piece of its standard output and standard error, in order, as they come.
+        on_output: Called with each piece of its standard output and standard error, in order, as
+            they come.
         use_kernel: False does without pidfd and PDEATHSIG, as other systems than Linux have to.
 
     Raises:
@@ -173,10 +176,10 @@ def _popen(
     argv: Sequence[str], env: dict[str, str], output: int, *, kernel: bool
 ) -> subprocess.Popen[bytes]:
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of code between fork and exec in a process with threads. Ours is two
-        # system calls that take no lock.
+        # Python 3.12 and later warn of code between fork and exec in a process with threads. Ours
+        # is two system calls that take no lock.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        return subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(
             list(argv),
             env=env if kernel else {**env, **parent_death.STDIN_ENDS_IT},
             stdin=subprocess.DEVNULL if kernel else subprocess.PIPE,

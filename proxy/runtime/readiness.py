@@ -1,7 +1,7 @@
 """Whether a llama-server is loaded, stuck in its load, or hung.
 
-Owns the probes and their times. Knows neither processes nor states: it asks the control client and looks at
-the signs of life that it is shown, and returns a verdict by returning.
+Owns the probes and their times. Knows neither processes nor states: it asks the control client and
+looks at the signs of life that it is shown, and returns a verdict by returning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from proxy.runtime.outbound import ControlClient
 
 # Between two probes of a load, however fast it logs: a probe costs llama-server a connection.
 _MIN_GAP_S = 0.02
-# Without log lines the gap doubles up to this; it is what a silent load is noticed late by, at most.
+# Without log lines the gap doubles up to this; it is what a silent load is noticed late by, at
+# most.
 _MAX_GAP_S = 0.5
 
 
@@ -36,7 +37,7 @@ class SignsOfLife:
         self._heard.set()
 
     async def wait(self, timeout_s: float) -> bool:
-        """Wait until something is heard after the call; return whether it was within `timeout_s`."""
+        """Wait for the next sign; return whether it came within `timeout_s`."""
         self._heard = trio.Event()
         with trio.move_on_after(timeout_s):
             await self._heard.wait()
@@ -72,8 +73,8 @@ async def wait_hung(
 ) -> None:
     """Return when `misses` probes in a row had no answer and nothing else was heard meanwhile.
 
-    Any answer will do, whatever its status. A llama-server that logs or sends is not hung, even when all
-    of its HTTP threads are busy and none is left for the probe.
+    Any answer will do, whatever its status. A llama-server that logs or sends is not hung, even
+    when all of its HTTP threads are busy and none is left for the probe.
     """
     missed = 0
     while missed < misses:

@@ -1,11 +1,12 @@
 """The llama-server that is ours: launched, probed, restarted and stopped here.
 
-Owns the process and every decision on it is taken in one task, `LlamaServer.run`: the only writer of the
-state. What ends a launch is a race between the process's end, a load that stalls, a server that hangs, and
-somebody's request; whatever wins, the process is ended in order before anything else is decided.
+Owns the process and every decision on it is taken in one task, `LlamaServer.run`: the only writer
+of the state. What ends a launch is a race between the process's end, a load that stalls, a server
+that hangs, and somebody's request; whatever wins, the process is ended in order before anything
+else is decided.
 
-Decisions are in `core.lifecycle` (what follows a crash) and `core.loglines` (what the log says). Knows nothing
-of clients, gates and exchanges: they watch.
+Decisions are in `core.lifecycle` (what follows a crash) and `core.loglines` (what the log says).
+Knows nothing of clients, gates and exchanges: they watch.
 """
 
 from __future__ import annotations
@@ -17,34 +18,43 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 
 from proxy.core.errors import EngineError, EngineFailed, EngineLoadFailed, EngineNotFound
-from proxy.core.launch import build_argv, build_environment, check_extra_args, names_model
 from proxy.core.lifecycle import EngineEvent, EngineState, ExitStatus, GiveUp, RestartPolicy
 from proxy.core.loglines import LogBatch, LogRing, explain_failure
 from proxy.runtime.address import Address
 from proxy.runtime.discovery import Discovered
 from proxy.runtime.engine import EngineView
-from proxy.runtime.launched import Launched, LaunchPlan, describe_props
+from proxy.runtime.launched import Launched
 from proxy.runtime.outbound import ControlClient
-from proxy.runtime.private_dir import PrivateDir, make_private_dir
+from proxy.runtime.plan import LaunchPlanner
+from proxy.runtime.properties import ask_properties
 from proxy.runtime.readiness import wait_hung, wait_loaded, wait_stalled
+
+if TYPE_CHECKING:
+    from proxy.runtime.private_dir import PrivateDir
 
 logger = logging.getLogger("proxy.engine")
 
+# What a shell answers for a program that it cannot find or execute.
+_NOT_STARTED = ExitStatus(127)
 # Enough for the reason and what led to it; a terminal shows it whole.
 _TAIL_LINES = 30
 # Ends of launches that somebody may still ask for.
 _KEPT_EXITS = 16
-# Beyond the grace: SIGKILL's wait, the last output, the guard. Each has a bound of its own; this is the sum.
+# Beyond the grace: SIGKILL's wait, the last output, the guard. Each has a bound of its own; this is
+# the sum.
 _END_MARGIN_S = 10.0
 
 
 class _Ending(Enum):
     """Why a launch is over."""
 
+    NOT_STARTED = auto()
     EXITED = auto()
     STALLED = auto()
     HUNG = auto()
@@ -52,7 +62,8 @@ class _Ending(Enum):
     STOP = auto()
 
 
-# These want llama-server gone, not stopped: it does not react, so a grace would only prolong the outage.
+# These want llama-server gone, not stopped: it does not react, so a grace would only prolong the
+# outage.
 _UNRESPONSIVE = frozenset({_Ending.STALLED, _Ending.HUNG})
 _ASKED_FOR = frozenset({_Ending.RESTART, _Ending.STOP})
 
@@ -62,22 +73,28 @@ class LlamaServer(EngineView):
 
     Args:
         discovered: What to launch, from `find_engine`.
-        model_path: The model's file; None when `extra_args` or the environment name one, or none does.
+        model_path: The model's file; None for the packaged demo model, unless `extra_args` name
+            one.
         extra_args: More arguments for llama-server, passed through unchanged.
+        router: Whether it runs without a model of its own, as a router in front of several.
         environ: The environment to pass on; ours, if not given.
         load_stall_s: A load that logs nothing for so many seconds has failed.
         stop_grace_s: How long it may take to stop before it is killed.
         probe_interval_s: Seconds between two looks at whether it answers, once it is ready.
         probe_timeout_s: How long a probe waits for its answer.
-        hung_after: So many probes without an answer, in a row, mean that it hangs; it is then restarted.
-        exit_on_failed: Whether `run` raises `EngineFailed` after a crash loop rather than wait for `restart`.
+        hung_after: So many probes without an answer, in a row, mean that it hangs; it is then
+            restarted.
+        exit_on_failed: Whether `run` raises `EngineFailed` after a crash loop rather than wait for
+            `restart`.
         restart_policy: When to launch again after a crash.
         use_unix_socket: False listens on loopback TCP, as systems without unix sockets have to.
 
     Raises:
-        ConfigError: When `extra_args` has an argument that the proxy owns.
+        ConfigError: When `extra_args` has an argument that the proxy owns, or more than one of
+            them, `router` and `model_path` says what to serve.
 
     Attributes:
+        router: As given.
         logs: The last lines of its output, of all launches.
         load_progress: How much of the model is loaded, 0 to 1; None while it does not tell.
         last_line: What it said last, finished or not.
@@ -87,8 +104,9 @@ class LlamaServer(EngineView):
         self,
         discovered: Discovered,
         *,
-        model_path: str | None = None,
+        model_path: str | os.PathLike[str] | None = None,
         extra_args: Sequence[str] = (),
+        router: bool = False,
         environ: Mapping[str, str] | None = None,
         load_stall_s: float = 120.0,
         stop_grace_s: float = 10.0,
@@ -100,14 +118,17 @@ class LlamaServer(EngineView):
         use_unix_socket: bool = os.name == "posix",
     ) -> None:
         super().__init__()
-        check_extra_args(extra_args)
+        self.router = router
         self.logs = LogRing()
         self.load_progress: float | None = None
         self.last_line = ""
-        self._discovered = discovered
-        self._model_path = model_path
-        self._extra_args = tuple(extra_args)
-        self._environ = os.environ if environ is None else environ
+        self._planner = LaunchPlanner(
+            discovered,
+            model_path=model_path,
+            extra_args=extra_args,
+            router=router,
+            environ=os.environ if environ is None else environ,
+        )
         self._load_stall_s = load_stall_s
         self._stop_grace_s = stop_grace_s
         self._probe_interval_s = probe_interval_s
@@ -119,6 +140,9 @@ class LlamaServer(EngineView):
         self._launch: Launched | None = None
         self._dir: PrivateDir | None = None
         self._exits: dict[int, ExitStatus] = {}
+        self._first_line = 0
+        self._not_started = ""
+        self._program_missing = False
         self._was_ready = False
         self._running = False
         self._request: _Ending | None = None
@@ -144,7 +168,7 @@ class LlamaServer(EngineView):
         return "" if self._launch is None else self._launch.api_key
 
     def note_activity(self) -> None:
-        """Tell that it has just sent something: what sends does not hang. Cheap; call it for each read."""
+        """Tell that it has just sent something, so that it does not count as hung. Cheap."""
         if self._launch is not None:
             self._launch.signs.note(trio.current_time())
 
@@ -160,7 +184,7 @@ class LlamaServer(EngineView):
         return self._exits[generation]
 
     async def next_lines(self, number: int) -> LogBatch:
-        """Return the log lines numbered `number` and higher, waiting for the first if there is none.
+        """Return the log lines numbered `number` and higher; wait while there is none.
 
         Cancellation: nothing is lost; ask again.
         """
@@ -169,9 +193,10 @@ class LlamaServer(EngineView):
         return self.logs.since(number)
 
     async def restart(self) -> None:
-        """Stop llama-server and launch it again, also out of `failed`; returns once it has been launched.
+        """Stop llama-server and launch it again, also out of `failed`; return once launched.
 
-        What is in flight is the caller's to drain before. `wait_ready` tells whether the launch succeeds.
+        What is in flight is the caller's to drain before. `wait_ready` tells whether the launch
+        succeeds.
 
         Raises:
             EngineError: When `run` has ended or ends meanwhile.
@@ -206,8 +231,8 @@ class LlamaServer(EngineView):
             EngineLoadFailed: When the first launch ends, or stalls, before it is ready.
             EngineFailed: After a crash loop, if `exit_on_failed`.
 
-        Cancellation: llama-server is stopped in order (SIGTERM, the grace, SIGKILL for it and all that it
-            forked), shielded and bounded; no process, descriptor or folder stays.
+        Cancellation: llama-server is stopped in order (SIGTERM, the grace, SIGKILL for it and all
+            that it forked), shielded and bounded; no process, descriptor or folder stays.
         """
         if self._running or self._finished:
             raise RuntimeError("run() has been called before")
@@ -248,50 +273,32 @@ class LlamaServer(EngineView):
         self._clear_request()
         api_key = secrets.token_hex(32)
         self.logs.hide(api_key)
-        launch = Launched(self._plan(api_key), self.logs, self._heard)
+        self._first_line = self.logs.next_number
+        plan = self._planner.plan(self._socket_path(), api_key)
+        launch = Launched(plan, self.logs, self._heard)
         self._launch = launch
         self.generation += 1
         self.failure = None
         self.load_progress = None
-        self._move(EngineEvent.LAUNCH, f"{self._discovered.description}, pid {self.pid}")
+        self._move(EngineEvent.LAUNCH, f"{self._planner.description}, pid {self.pid}")
         return launch
 
-    def _plan(self, api_key: str) -> LaunchPlan:
-        if self._dir is not None:
-            self._dir.forget_socket()
-            address = Address(uds=str(self._dir.socket_path))
-        else:
-            address = Address()
-        argv = build_argv(
-            self._discovered.argv_prefix,
-            host=address.uds or address.host,
-            port=None if address.uds else 0,
-            model_path=self._model_path,
-            extra_args=self._extra_args,
-        )
-        named = self._model_path is not None or names_model(self._extra_args)
-        environment = build_environment(self._environ, api_key=api_key, names_a_model=named)
-        environment.update(self._discovered.environment)
-        return LaunchPlan(argv, environment, address, api_key)
+    def _socket_path(self) -> Path | None:
+        if self._dir is None:
+            return None
+        self._dir.forget_socket()
+        return self._dir.socket_path
 
     def _did_not_start(self, error: OSError) -> _Ending:
         logger.error("llama-server cannot be executed: %s", error)
+        self._not_started = _why_not_executed(error)
+        self._program_missing = isinstance(error, FileNotFoundError)
         self.generation += 1
-        self._exits[self.generation] = self.last_exit = ExitStatus(127)
-        self._move(EngineEvent.LAUNCH)
-        if not self._was_ready:
-            self._fail_start(error)
-        self._move(EngineEvent.EXITED, "it cannot be executed")
-        return _Ending.EXITED
-
-    def _fail_start(self, error: OSError) -> None:
-        kind, reason = EngineLoadFailed, "llama-server cannot be executed on this machine."
-        if isinstance(error, FileNotFoundError):
-            kind, reason = EngineNotFound, "The llama-server program is not there any more."
-        elif isinstance(error, PermissionError):
-            reason = "The llama-server program may not be executed by this user."
-        self._move(EngineEvent.EXITED)
-        raise self._fail(kind(reason)) from error
+        self._remember_exit(_NOT_STARTED)
+        self.failure = None
+        self._move(EngineEvent.LAUNCH, self._planner.description)
+        self._move(EngineEvent.EXITED, self._not_started)
+        return _Ending.NOT_STARTED
 
     async def _race(self, launch: Launched) -> _Ending:
         endings: list[_Ending] = []
@@ -310,17 +317,17 @@ class LlamaServer(EngineView):
 
     async def _until_stalled(self, launch: Launched) -> None:
         await wait_stalled(launch.signs, self._load_stall_s)
-        while launch.is_loaded:
+        if launch.is_loaded:
             await trio.sleep_forever()
 
     async def _until_hung(self, launch: Launched) -> None:
         await launch.wait_address()
         client = ControlClient(launch.address, launch.api_key)
         await wait_loaded(client, launch.signs, self._probe_timeout_s)
-        found = await describe_props(client, self._probe_timeout_s)
+        found = await ask_properties(client, self._probe_timeout_s)
         launch.is_loaded = True
         self.total_slots = found.total_slots
-        self.model = self._model_name() or found.model
+        self.model = self._planner.model_name or found.model
         self._was_ready = True
         self.load_progress = 1.0
         self._policy.on_ready(trio.current_time())
@@ -334,7 +341,7 @@ class LlamaServer(EngineView):
         )
 
     async def _end(self, launch: Launched, ending: _Ending) -> None:
-        """End the process if it has not ended, tell, and release everything. Bounded by the caller."""
+        """End the process if it has not ended, tell, release everything. Bounded by the caller."""
         detail = ""
         if ending in _UNRESPONSIVE:
             detail = "killed, it did not react, "
@@ -356,7 +363,8 @@ class LlamaServer(EngineView):
         """Decide what follows; return RESTART or STOP when it is time for it."""
         reason = self._explain(ending)
         if not self._was_ready:
-            raise self._fail(EngineLoadFailed(reason, self.logs.tail(_TAIL_LINES)))
+            kind = EngineNotFound if self._program_missing else EngineLoadFailed
+            raise self._fail(kind(reason, self._log_tail()))
         decision = self._policy.on_exit(trio.current_time(), random.random)
         if isinstance(decision, GiveUp):
             return await self._after_loop(decision, reason)
@@ -365,7 +373,7 @@ class LlamaServer(EngineView):
 
     async def _after_loop(self, decision: GiveUp, reason: str) -> _Ending:
         loop = f"llama-server crashed {decision.crashes} times in {decision.window_s:g} s. {reason}"
-        failure = self._fail(EngineFailed(loop, self.logs.tail(_TAIL_LINES)))
+        failure = self._fail(EngineFailed(loop, self._log_tail()))
         if self._exit_on_failed:
             raise failure
         return await self._pause(float("inf"))
@@ -382,6 +390,8 @@ class LlamaServer(EngineView):
         return _Ending.RESTART
 
     def _explain(self, ending: _Ending) -> str:
+        if ending is _Ending.NOT_STARTED:
+            return self._not_started
         if ending is _Ending.STALLED:
             return f"llama-server logged nothing for {self._load_stall_s:g} s while it was loading."
         if ending is _Ending.HUNG:
@@ -389,7 +399,11 @@ class LlamaServer(EngineView):
         return explain_failure(self._launch_lines(), self.last_exit)
 
     def _launch_lines(self) -> tuple[str, ...]:
-        return self.logs.tail(_TAIL_LINES)
+        """What the last launch said: an earlier one may have ended for another reason."""
+        return self.logs.since(self._first_line).lines
+
+    def _log_tail(self) -> tuple[str, ...]:
+        return self._launch_lines()[-_TAIL_LINES:]
 
     def _fail(self, failure: EngineError) -> EngineError:
         self.failure = failure
@@ -397,7 +411,7 @@ class LlamaServer(EngineView):
         return failure
 
     def _settle(self) -> None:
-        if self.state in (EngineState.CRASHED, EngineState.FAILED) and self.failure is None:
+        if self.state is EngineState.CRASHED:
             self._move(EngineEvent.STOP)
         self._running = False
         self._finish()
@@ -420,16 +434,14 @@ class LlamaServer(EngineView):
         self._more_lines.set()
         self._more_lines = trio.Event()
 
-    def _model_name(self) -> str | None:
-        if self._model_path is None:
-            return None
-        return os.path.basename(self._model_path).removesuffix(".gguf")
-
     @contextmanager
     def _place(self) -> Iterator[None]:
         if not self._use_unix_socket:
             yield
             return
+        # Not on Windows, which has no such locks: there it is loopback.
+        from proxy.runtime.private_dir import make_private_dir
+
         try:
             self._dir = make_private_dir()
         except OSError as error:
@@ -439,3 +451,11 @@ class LlamaServer(EngineView):
         with self._dir:
             yield
         self._dir = None
+
+
+def _why_not_executed(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "The llama-server program is not there any more."
+    if isinstance(error, PermissionError):
+        return "The llama-server program may not be executed by this user."
+    return "The llama-server program is not made for this machine."

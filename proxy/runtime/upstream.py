@@ -134,7 +134,7 @@ class UpstreamConnection:
     async def _receive(self) -> None:
         data = await self._stream.receive_some(READ_SIZE)
         self._peer_ended = not data
-        self._http.receive_data(data)
+        self._http.receive_data(bytes(data))
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)

@@ -306,7 +306,7 @@ class ClientConnection:
             if not data:
                 self._hung_up()
                 return
-            self._framer.receive_data(data)
+            self._framer.receive_data(bytes(data))
 
     async def _receive(self) -> bytes:
         limits = self._context.limits
@@ -318,7 +318,7 @@ class ClientConnection:
         else:
             limit, late = limits.head_s, "The request's head took too long."
         with trio.move_on_after(limit):
-            return await self._stream.receive_some(READ_SIZE)
+            return bytes(await self._stream.receive_some(READ_SIZE))
         if late is not None:
             raise RequestTimeout(late)
         return b""
@@ -328,7 +328,7 @@ class ClientConnection:
         self._request_complete = False
         if self._in_request and protocol.stream is not None:
             # The application has begun: it gives the answer.
-            await protocol.stream.app_put({"type": _REFUSED, "error": refusal})  # type: ignore
+            await protocol.stream.app_put({"type": _REFUSED, "error": refusal})  # type: ignore[arg-type, misc]
             await self._response_end.wait()
         else:
             await self._stream.send_all(_raw_reply(refusal))

@@ -20,6 +20,7 @@ from proxy.web.front_door import FrontDoor
 from proxy.web.guard import Guard
 from proxy.web.lazy import LazyApp
 from proxy.web.relay import Relay, RelaySettings
+from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
 
 # The value of `--cors-origin` that leaves CORS and origins to llama-server.
@@ -76,9 +77,12 @@ class MainListener:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until the guard is drained or this is cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._backend.run)
             await nursery.start(self.guard.run)
-            nursery.start_soon(self._operator.prepare)
             task_status.started()
+            # Not before: the engine and the first request have the processor to themselves.
+            await self._backend.first_ready.wait()
+            await self._operator.prepare()
 
     def _make_operator(self) -> AsgiApp:
         from proxy.web.operator import make_operator_app  # noqa: PLC0415
@@ -88,9 +92,12 @@ class MainListener:
 
 def _access_policy(settings: Settings, bound_hosts: Sequence[str]) -> AccessPolicy:
     by_upstream = _BY_UPSTREAM in settings.cors_origins
+    # With keys and no host named, the key alone decides: any host will do.
+    restricted = settings.allowed_hosts or not settings.api_keys
     return AccessPolicy(
         keyring=Keyring(settings.api_keys),
-        allowed_hosts=frozenset(name.lower() for name in (*settings.allowed_hosts, *bound_hosts)),
+        allowed_hosts=frozenset((*settings.allowed_hosts, *bound_hosts) if restricted else ()),
+        public_paths=VITAL_PATHS,
         cors_origins=frozenset() if by_upstream else frozenset(settings.cors_origins),
         cors_by_upstream=by_upstream,
     )

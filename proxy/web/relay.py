@@ -327,7 +327,7 @@ class _Carriage:
 
     async def _learn_slots(self) -> None:
         model = self._request.model
-        if self._request.route.gated and not self._backend.knows_slots(model):
+        if model is not None and self._request.route.gated and not self._backend.knows_slots(model):
             await self._backend.ask_slots(model)
 
     async def _end_conversation(self) -> None:

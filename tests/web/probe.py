@@ -1,8 +1,8 @@
 """What a framing probe is: the bytes that a client sends, and what becomes of each request in them.
 
-A request ends as `Handled` (it is answered, with that status), `Refused` (an error reply of ours, and the
-connection closed) or `Cut` (the bytes end before the request does: it is never acted upon). What a probe
-does not list must not be answered: that would be a smuggled request.
+A request ends as `Handled` (it is answered, with that status), `Refused` (an error reply of ours,
+and the connection closed) or `Cut` (the bytes end before the request does: it is never acted upon).
+What a probe does not list must not be answered: that would be a smuggled request.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Probe:
 
     Args:
         name: What is special about the bytes.
-        section: The RFC's section that decides.
+        section: The number of the RFC, and its section that decides.
         data: What the client sends.
         outcomes: How each request in it ends, in order; only the last may be Refused or Cut.
     """
@@ -72,19 +72,23 @@ class Probe:
 
 
 def head(*lines: bytes) -> bytes:
+    """Return a head of these lines."""
     return b"".join(line + b"\r\n" for line in (*lines, b""))
 
 
 def get(*fields: bytes, target: bytes = b"/livez", version: bytes = b"HTTP/1.1") -> bytes:
+    """Return a GET request with a valid Host and these fields."""
     return head(b"GET " + target + b" " + version, b"Host: localhost", *fields)
 
 
 def post(*fields: bytes, body: bytes = b"") -> bytes:
+    """Return a POST request with a valid Host, these fields and this body."""
     line = b"POST /tokenize HTTP/1.1"
     return head(line, b"Host: localhost", b"Content-Type: application/json", *fields) + body
 
 
 def chunked(body: bytes) -> bytes:
+    """Return a POST request with this body, which is said to be chunked."""
     return post(b"Transfer-Encoding: chunked", body=body)
 
 

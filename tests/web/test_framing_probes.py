@@ -1,4 +1,4 @@
-"""Every framing probe, read by the framer alone and sent to the main listener over a real socket."""
+"""Every framing probe, through the framer alone and over a socket to the main listener."""
 
 from __future__ import annotations
 
@@ -11,22 +11,15 @@ import h11
 import pytest
 import trio
 
-from proxy.core.errors import HttpError
-from proxy.core.framing import (
-    END_OF_REQUEST,
-    NEED_DATA,
-    BodyBytes,
-    Limits,
-    RequestFramer,
-    RequestHead,
-)
+from proxy.core.framing import Limits
+from tests.core.framing_transcript import Transcript, play, read_by_h11
 from tests.web.probe import Cut, Handled, Outcome, Probe, Refused
 from tests.web.probes import PROBES
 
 LIMITS = Limits(max_body=64 * 1024 * 1024)
 
-# Sent after what is handled, on the same connection: if a body was taken to end elsewhere than where it
-# ends, this is not answered, or something else is as well.
+# Sent after what is handled, on the same connection: if a body was taken to end elsewhere than
+# where it ends, this is not answered, or something else is as well.
 LAST = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 # Over the time for which the proxy goes on reading after a refusal, far below any other time limit.
@@ -35,61 +28,15 @@ PATIENCE_S = 8
 each_probe = pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.name)
 
 
-@dataclass
-class Understood:
-    """A request as the framer gave it out."""
-
-    head: RequestHead
-    framed: bytes = b""
-
-    @property
-    def closes(self) -> bool:
-        """Whether no request may follow (RFC 9112 section 9.6; h11 keeps no HTTP/1.0 connection)."""
-        return self.head.version == b"1.0" or (b"Connection", b"close") in self.head.headers
-
-
-def understand(data: bytes) -> tuple[list[Understood], Outcome | None]:
-    """Return the complete requests in `data`, and how the last, incomplete one ends."""
-    framer = RequestFramer(LIMITS)
-    framer.receive_data(data)
-    found: list[Understood] = []
-    current: Understood | None = None
-    while True:
-        try:
-            event = framer.next_event()
-        except HttpError as error:
-            return found, Refused(error.status)
-        if isinstance(event, RequestHead):
-            current = Understood(event)
-        elif isinstance(event, BodyBytes):
-            assert current is not None
-            current.framed += event.data
-        elif event is END_OF_REQUEST:
-            assert current is not None
-            found.append(current)
-            if current.closes:
-                return found, None
-            current = None
-            framer.start_next_request()
-        else:
-            assert event is NEED_DATA
-            if current is not None:
-                return found, Cut(current.head.target)
-            return found, None if framer.at_request_start else Cut()
-
-
-def read_by_h11(request: Understood) -> tuple[h11.Request, bytes]:
-    """Return what the next reader makes of what the framer handed on; nothing may be left over."""
-    reader = h11.Connection(h11.SERVER)
-    reader.receive_data(request.head.raw + request.framed)
-    head = reader.next_event()
-    assert isinstance(head, h11.Request)
-    payload = b""
-    while isinstance(event := reader.next_event(), h11.Data):
-        payload += event.data
-    assert isinstance(event, h11.EndOfMessage)
-    assert reader.trailing_data == (b"", False)
-    return head, payload
+def end_of(transcript: Transcript) -> Outcome | None:
+    """Return how the last request ended, if not by being complete."""
+    if transcript.fault is not None:
+        return Refused(transcript.fault.status)
+    last = transcript.requests[-1] if transcript.requests else None
+    if last is not None and not last.complete:
+        return Cut(last.head.target)
+    ended = transcript.framer.at_request_start or (last is not None and last.closes)
+    return None if ended else Cut()
 
 
 def as_handled(head: h11.Request, payload: bytes, status: int | None) -> Handled:
@@ -113,11 +60,13 @@ def test_probes_number_covers_the_measured_set() -> None:
 @each_probe
 def test_framer_given_probe_hands_on_what_the_table_says(probe: Probe) -> None:
     """The framer refuses or hands on each probe as the table says, and h11 reads it alike."""
-    requests, end = understand(probe.data)
+    transcript = play([probe.data], LIMITS)
+    complete = [request for request in transcript.requests if request.complete]
     handled = [outcome for outcome in probe.outcomes if isinstance(outcome, Handled)]
-    assert end == (None if len(handled) == len(probe.outcomes) else probe.outcomes[-1])
-    assert len(requests) == len(handled)
-    for request, expected in zip(requests, handled, strict=True):
+    expected_end = None if len(handled) == len(probe.outcomes) else probe.outcomes[-1]
+    assert end_of(transcript) == expected_end
+    assert len(complete) == len(handled)
+    for request, expected in zip(complete, handled, strict=True):
         assert as_handled(*read_by_h11(request), expected.status) == expected
 
 
@@ -202,10 +151,11 @@ async def test_listener_given_probe_answers_what_the_table_says(
     expected = list(probe.outcomes)
     methods = [outcome.method for outcome in expected if isinstance(outcome, Handled)]
     answers = read_answers(await converse(proxy_url, probe), methods)
-    if isinstance(expected[-1], Handled) and not answers[len(expected) - 1].closes:
+    kept_open = not any(answer.closes for answer in answers[: len(expected)])
+    if isinstance(expected[-1], Handled) and kept_open:
         expected.append(Handled())
     if isinstance(expected[-1], Cut) and len(answers) < len(expected):
         expected.pop()
-    assert len(answers) == len(expected), answers
+    assert len(answers) == len(expected), (probe.section, answers)
     for answer, outcome in zip(answers, expected, strict=True):
-        assert fits(answer, outcome), (answer, outcome)
+        assert fits(answer, outcome), (probe.section, answer, outcome)
