@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from proxy._version import __version__
-from proxy.cli.output import complain, say
+from proxy.cli.output import complain, flush, say
 from proxy.core.errors import ConfigError
 
 _HELP = """\
@@ -43,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USAGE_STATUS
     except KeyboardInterrupt:
         return _INTERRUPTED_STATUS
+    finally:
+        flush()
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -22,6 +22,12 @@ def complain(text: str) -> None:
     write(sys.stderr, f"{text}\n")
 
 
+def flush() -> None:
+    """Write out what is still held back, by the log too, or drop it if nobody can read it."""
+    write(sys.stdout, "")
+    write(sys.stderr, "")
+
+
 def write(stream: TextIO | None, text: str) -> None:
     """Write to a stream that may be absent, closed or without a reader.
 

@@ -28,6 +28,8 @@ from typing import Any, Final, NamedTuple
 DEMO_MODEL: Final = Path(__file__).parent.parent / "data" / "demo.gguf"
 """Served when no model is named."""
 
+DEMO_NAME: Final = "demo"
+
 SINGLE_THREAD_BYTES: Final = 8 * 1024 * 1024
 """Models smaller than this get one thread unless `-t` says otherwise: a token of the demo model takes 0.1 ms,
 and with a second thread on a busy machine 5 ms, for the two wait for each other after every operation."""
@@ -395,6 +397,8 @@ def build_params(arguments: Sequence[str], environ: Mapping[str, str]) -> Params
     apply_arguments(params, arguments)
     if not params.model.path:
         params.model.path = str(DEMO_MODEL)
+        # Else its path would be its name in the API.
+        params.model_alias = params.model_alias or {DEMO_NAME}
     if params.cpuparams.n_threads < 0 and is_tiny(params.model.path):
         params.cpuparams.n_threads = 1
     return params

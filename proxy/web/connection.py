@@ -274,22 +274,27 @@ class ClientConnection:
                 self._framer.start_next_request()
                 event = self._framer.next_event()
             else:
-                # Look ahead, so that an early answer knows whether the connection can be kept.
                 following = self._framer.next_event()
-                self._request_complete = following is END_OF_REQUEST
-                await self._hand_on(protocol, event)
+                await self._hand_on(protocol, event, last=following is END_OF_REQUEST)
                 event = following
 
-    async def _hand_on(self, protocol: _Protocol, event: RequestHead | BodyBytes) -> None:
+    async def _hand_on(
+        self, protocol: _Protocol, event: RequestHead | BodyBytes, *, last: bool
+    ) -> None:
         if isinstance(event, RequestHead):
             self._in_request = True
             self._response_end = trio.Event()
             self._wanted = trio.Event()
-            await protocol.handle(RawData(event.raw))
+            data = event.raw
         else:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            await protocol.handle(RawData(event.data))
+            # The rest that is here already is handed on unasked: an answer that needs no body then
+            # leaves a connection that can be kept.
+            if not last:
+                await self._wanted.wait()
+                self._wanted = trio.Event()
+            data = event.data
+        self._request_complete = last
+        await protocol.handle(RawData(data))
 
     async def _wait_response_end(self) -> None:
         if self._transport.tells_hangup:

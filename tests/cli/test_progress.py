@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TextIO
 
 import pytest
 import trio
@@ -49,15 +51,22 @@ async def test_log_lines_come_at_once_and_then_every_ten_seconds(
     assert caplog.messages == ["loading x", "loading x  25% 10 s"]
 
 
-async def test_bar_on_a_terminal_is_drawn_over_itself_and_erased(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    """The cursor stays at the line's start, so that log lines overwrite the bar."""
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, TextIO]]:
+    """A pseudo-terminal: the descriptor that reads what the stream shows, and the stream."""
     leader, follower = os.openpty()
     with open(follower, "w", encoding="utf-8") as stream:  # noqa: PTH123  # a descriptor, no path
-        with trio.move_on_after(0.25):
-            await progress.show_bar(Engine(0.5), "loading x", stream)
-        drawn = os.read(leader, 4096).decode()
+        yield leader, stream
     os.close(leader)
+
+
+async def test_bar_on_a_terminal_is_drawn_over_itself_and_erased(
+    terminal: tuple[int, TextIO], autojump_clock: trio.testing.MockClock
+) -> None:
+    """The cursor stays at the line's start, so that log lines overwrite the bar."""
+    leader, stream = terminal
+    with trio.move_on_after(0.25):
+        await progress.show_bar(Engine(0.5), "loading x", stream)
+    drawn = os.read(leader, 4096).decode()
     assert drawn.count("loading x [############............]  50%\x1b[K\r") == 3
     assert drawn.endswith("\r\x1b[K")

@@ -1,5 +1,4 @@
-"""Engines for tests: the fake llama-server behind the real supervisor, and a look at what is left
-of it."""
+"""Engines for tests: the fake llama-server behind the real supervisor, and what is left of it."""
 
 from __future__ import annotations
 
@@ -52,13 +51,12 @@ async def running(engine: LlamaServer, *, ready: bool = True) -> AsyncIterator[L
 
 async def wait_state(engine: LlamaServer, *states: EngineState) -> None:
     """Wait until the engine is in one of `states`."""
-    changed = trio.Event()
-    unwatch = engine.watch(lambda: changed.set())
+    reached = trio.Event()
+    unwatch = engine.watch(lambda: reached.set() if engine.state in states else None)
     try:
         with trio.fail_after(PATIENCE_S):
-            while engine.state not in states:
-                await changed.wait()
-                changed = trio.Event()
+            if engine.state not in states:
+                await reached.wait()
     finally:
         unwatch()
 

@@ -500,9 +500,8 @@ def start_timers(options: argparse.Namespace) -> None:
         die(options.fake_exit_code)
 
 
-def main(argv: list[str]) -> None:
-    """Run until told to stop."""
-    options = parse_options(argv)
+def prepare(options: argparse.Namespace) -> None:
+    """Do what comes before the listener."""
     if options.fake_ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     else:
@@ -510,19 +509,31 @@ def main(argv: list[str]) -> None:
     log("llama_server: initializing ...")
     for text in options.fake_say:
         log(text)
+    if options.fake_tell_key:
+        log(f"argv {sys.argv} environment {dict(os.environ)}")
     if options.fake_grandchild:
         fork_grandchild(options.fake_grandchild)
-    if options.fake_tell_key:
-        log(f"argv {argv} key {os.environ.get('LLAMA_API_KEY')} environment {dict(os.environ)}")
     if options.fake_exit_after == 0:
         die(options.fake_exit_code)
+
+
+def start_threads(server: Server, options: argparse.Namespace) -> None:
+    """Start all that goes on beside the load."""
+    jobs = [server.serve_forever, lambda: start_timers(options)]
     if "LLAMA_SERVER_ROUTER_PORT" in os.environ:
-        threading.Thread(target=obey_router, daemon=True).start()
-    threading.Thread(target=start_timers, args=(options,), daemon=True).start()
-    server = Server(options)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        jobs.append(obey_router)
     if options.fake_spew:
-        threading.Thread(target=spew, daemon=True).start()
+        jobs.append(spew)
+    for job in jobs:
+        threading.Thread(target=job, daemon=True).start()
+
+
+def main(argv: list[str]) -> None:
+    """Run until told to stop."""
+    options = parse_options(argv)
+    prepare(options)
+    server = Server(options)
+    start_threads(server, options)
     if options.fake_stall:
         threading.Event().wait()
     load(options)
