@@ -1,7 +1,7 @@
-"""A structured-concurrency reverse proxy in front of a llama-server that it launches and manages itself.
+"""A structured-concurrency reverse proxy in front of a llama-server that it launches itself.
 
-The public names are those in `__all__`. They are imported when they are first asked for: the command starts
-llama-server before anything heavy is loaded, and reading options needs none of them.
+The public names are those in `__all__`. They are imported when they are first asked for: the
+command starts llama-server before anything heavy is loaded, and reading options needs none of them.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The composition root: builds the objects, opens the top nurseries and owns the order of shutdown.
 
-What the command does is written with what stands here and nothing else; whoever embeds the proxy in a Trio
-program has the same pieces. The web stack is imported only when a proxy is opened, so that llama-server can be
-launched before.
+What the command does is written with what stands here and nothing else; whoever embeds the proxy in
+a Trio program has the same pieces. The web stack is imported only when a proxy is opened, so that
+llama-server can be launched before.
 
-Shutdown, in this order: nothing new is accepted; what is in flight may finish; what is left is ended with
-`shutting_down` and told so; what is left then is reset; the engine stops last.
+Shutdown, in this order: nothing new is accepted; what is in flight may finish; what is left is
+ended with `shutting_down` and told so; what is left then is reset; the engine stops last.
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ if TYPE_CHECKING:
 
 # Hypercorn's default of 100 lets the 128th of a burst of clients wait a second for a lost SYN.
 BACKLOG = 1024
-# After the drain time each client left is told why and then cut; this is how long the telling may take.
+# After the drain time each client left is told why and then cut; this is how long the telling may
+# take.
 FAREWELL_S = 1.0
 MIB = 1024 * 1024
+# What a client on this machine dials for a socket that is bound to every address.
+_REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 @asynccontextmanager
@@ -74,7 +77,8 @@ async def open_llama_server(
         EngineLoadFailed: When the first load fails; with the last log lines.
         EngineFailed: Under `exit_on_failed`, after a crash loop.
 
-    Cancellation: the process and everything that it forked are stopped, within `stop_grace_s` and a little.
+    Cancellation: the process and everything that it forked are stopped, within `stop_grace_s` and a
+    little.
     """
     engine = LlamaServer(
         find_engine(llama_server, os.environ),
@@ -218,8 +222,8 @@ class ProxyServer:
     async def drain(self) -> None:
         """Stop accepting, let what is in flight finish for the drain time, then end what is left.
 
-        Exchanges that are left are ended with `shutting_down`, which their clients are told. Returns when every
-        connection is gone.
+        Exchanges that are left are ended with `shutting_down`, which their clients are told.
+        Returns when every connection is gone.
 
         Cancellation: what is left is reset at once.
         """
@@ -290,12 +294,13 @@ async def open_proxy(
 
     Raises:
         ConfigError: When it cannot listen, or a certificate cannot be used.
-        ProxyCrashed: When a background task fails, to which the body of the block is then cancelled.
+        ProxyCrashed: When a background task fails, to which the body of the block is then
+            cancelled.
 
     Cancellation: connections are reset, exchanges ended; nothing is left.
     """
     # Here and not above: the engine is launched while these are imported.
-    from proxy.web.listener import MainListener, Settings  # noqa: PLC0415
+    from proxy.web.listener import MainListener, Settings
 
     bound = bind_sockets(host, port) if sockets is None else list(sockets)
     try:
@@ -343,7 +348,7 @@ def _tls_context(
 ) -> ssl.SSLContext | None:
     if certfile is None:
         return None
-    import ssl  # noqa: PLC0415
+    import ssl
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["http/1.1"])
@@ -358,7 +363,7 @@ def _tls_context(
 
 
 def _url_of(address: tuple[str, int], tls: ssl.SSLContext | None) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
+    host = _REACHABLE.get(address[0], address[0])
     shown = f"[{host}]" if ":" in host else host
     return f"{'http' if tls is None else 'https'}://{shown}:{address[1]}"
 

@@ -1,21 +1,21 @@
 """What tests share: a real engine with a proxy before it, in this process or as the real command.
 
-`served` is the command in a process of its own, once per session, for tests that leave it as they found it.
-`running` is an engine and a proxy in the test's own Trio run, for tests that end, kill or look inside.
-Both run whatever discovery finds: the embedded runtime, or a real llama-server when `LLAMA_SERVER` names one.
+`served` is the command in a process of its own, once per session, for tests that leave it as they
+found it. `running` is an engine and a proxy in the test's own Trio run, for tests that end, kill or
+look inside. Both run whatever discovery finds: the embedded runtime, or a real llama-server when
+`LLAMA_SERVER` names one.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import pytest
 import trio
@@ -84,14 +84,15 @@ def proxy_url(served: Served) -> str:
     return served.url
 
 
-async def _wait_ready(process: subprocess.Popen[bytes], ready: Path) -> dict[str, object]:
+async def _wait_ready(process: subprocess.Popen[bytes], ready: Path) -> dict[str, Any]:
     """Wait for the ready file; it appears whole."""
     with trio.fail_after(START_S):
         while not ready.exists():
             assert process.poll() is None, "the command ended before it was ready"
-            # The file is the only sign another process gives; this is a test's wait, not the product's.
+            # The file is the only sign another process gives; this is a test's wait, not the
+            # product's.
             await trio.sleep(0.02)
-    found: dict[str, object] = json.loads(ready.read_text())
+    found: dict[str, Any] = json.loads(ready.read_text())
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +31,15 @@ class Leftovers:
 
 def _descriptors() -> frozenset[str]:
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(path.readlink())
         except FileNotFoundError:
-            continue  # the descriptor that read the folder
-        # Trio opens its own epoll and wake-up sockets once for each run; files of pytest come and go.
-        if target.startswith("socket:") or target.startswith("pipe:") or "pidfd" in target:
-            found.add(f"{name} {target}")
+            continue  # the descriptor that reads the folder
+        # Trio opens its own epoll and wake-up sockets once for each run; files of pytest come and
+        # go.
+        if target.startswith(("socket:", "pipe:")) or "pidfd" in target:
+            found.add(f"{path.name} {target}")
     return frozenset(found)
 
 

@@ -55,6 +55,11 @@ __all__ = [
     "split_host",
 ]
 
+# The files of llama-server's web page, which it serves without a key as well: a browser cannot send
+# one with a page. They are the same for everybody; what the page asks for with the key is not among
+# them.
+_WEB_UI = re.compile(r"/(?:_app/[\w./-]+|[\w-]+\.(?:html|js|css|ico|svg|png|webmanifest))?")
+
 Field = tuple[bytes, bytes]
 
 ANY_HOST = "*"
@@ -193,7 +198,7 @@ def _principal(
     if not keyring.required:
         return None
     key = keyring.identify(headers)
-    if method in ("GET", "HEAD") and path in policy.public_paths:
+    if method in ("GET", "HEAD") and (path in policy.public_paths or _WEB_UI.fullmatch(path)):
         return key
     if key is None:
         raise AuthenticationFailed(_KEY_UNKNOWN if presents_key(headers) else _KEY_MISSING)

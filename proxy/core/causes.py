@@ -1,7 +1,8 @@
 """The words for how far an exchange has come and why it ended.
 
-Owns the two closed vocabularies `Phase` and `EndCause`; log lines, metrics, `/proxy/exchanges` and error
-replies use exactly these strings. Knows nothing of how an end is carried out (`runtime.exchange`).
+Owns the two closed vocabularies `Phase` and `EndCause`; log lines, metrics, `/proxy/exchanges` and
+error replies use exactly these strings. Knows nothing of how an end is carried out
+(`runtime.exchange`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a client is told for each end cause, and which cause an error stands for.
 
-Two tables and nothing else. A client that is gone (`client_disconnected`, `client_too_slow`) is told
-nothing; a finished exchange has already said everything.
+Two tables and nothing else. A client that is gone (`client_disconnected`, `client_too_slow`) is
+told nothing; a finished exchange has already said everything.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ _REPLIES: dict[EndCause, Callable[[], errors.HttpError]] = {
     EndCause.SHUTTING_DOWN: lambda: errors.Unavailable("The server is shutting down."),
 }
 
-_SILENT = frozenset(
-    {EndCause.FINISHED, EndCause.CLIENT_DISCONNECTED, EndCause.CLIENT_TOO_SLOW}
-)
+_SILENT = frozenset({EndCause.FINISHED, EndCause.CLIENT_DISCONNECTED, EndCause.CLIENT_TOO_SLOW})
 
 
 def reply_for(cause: EndCause) -> errors.HttpError | None:

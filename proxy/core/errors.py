@@ -1,9 +1,10 @@
 """The error tree: each error knows its HTTP status, its `type` string and where it came from.
 
 Owns the shape of every error that this project answers itself (llama-server's own pass unchanged):
-`{"error": {"code", "message", "type", "request_id"}}`. A message is written here or by the caller for a
-person to read; it never carries the text of a foreign exception, a path, a key, argv or a traceback.
-Foreign exceptions are translated once, at the seam where they enter, with `raise ... from`.
+`{"error": {"code", "message", "type", "request_id"}}`. A message is written here or by the caller
+for a person to read; it never carries the text of a foreign exception, a path, a key, argv or a
+traceback. Foreign exceptions are translated once, at the seam where they enter, with `raise ...
+from`.
 
 Source: llama.cpp `tools/server/server-common.cpp`, `format_error_response`.
 """
@@ -164,6 +165,21 @@ class Unavailable(HttpError):
     status = 503
     type = "unavailable_error"
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: int | None = None,
+        log_tail: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.log_tail = log_tail
+
+    def as_object(self, request_id: str | None = None) -> dict[str, object]:
+        """Return the inner error object; with llama-server's last log lines after a crash loop."""
+        found = super().as_object(request_id)
+        return {**found, "log": list(self.log_tail)} if self.log_tail else found
+
 
 class DeadlineExceeded(HttpError):
     """The whole exchange took longer than `--request-timeout-s`."""
@@ -175,7 +191,8 @@ class DeadlineExceeded(HttpError):
 class RelayedError(HttpError):
     """An error that llama-server answered, carried on in another form than its own status.
 
-    Needed where the reply's head is already sent: the status line said 200, so the error becomes an event.
+    Needed where the reply's head is already sent: the status line said 200, so the error becomes an
+    event.
 
     Args:
         status: llama-server's status.

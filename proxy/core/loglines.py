@@ -132,6 +132,14 @@ class LogRing:
         )
 
 
+_FOLDERS = re.compile(r"(?<![\w./])(?:[A-Za-z]:)?(?:[/\\][^\s/\\:'\"]+)*[/\\](?=[^\s/\\:'\"])")
+
+
+def without_folders(line: str) -> str:
+    """Return a line for a client: of a path only its last part is left."""
+    return _FOLDERS.sub("", line)
+
+
 _LISTENING = re.compile(r"listening on https?://\S*:(\d{1,5})\b")
 
 

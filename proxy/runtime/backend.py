@@ -4,12 +4,12 @@ Owns how the engine's state moves the gates and ends exchanges:
 
     starting, first load   gates closed: 503 "Loading model", as llama-server itself answers
     ready                  gates open with the engine's slots
-    crashed, restarting    exchanges of that launch end with `upstream_crashed`; gates held, who comes waits
-    failed                 gates closed: 503 with the reason
-    stopping, stopped      gates held
+    crashed, restarting    exchanges of that launch end with `upstream_crashed`; gates held, who
+    comes waits failed                 gates closed: 503 with the reason stopping, stopped
+    gates held
 
-A gated route takes a permit, one per slot; every other route passes a gate without a bound, which is there so
-that it waits for a restart like the rest. With a router there is a gate for each model.
+A gated route takes a permit, one per slot; every other route passes a gate without a bound, which
+is there so that it waits for a restart like the rest. With a router there is a gate for each model.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from proxy.core.errors import (
     UpstreamFailed,
 )
 from proxy.core.lifecycle import EngineState
-from proxy.runtime.external import ExternalServer
+from proxy.core.loglines import without_folders
 from proxy.runtime.exchange import ExchangeRegistry
+from proxy.runtime.external import ExternalServer
 from proxy.runtime.gate import Gate
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.supervisor import LlamaServer
@@ -39,9 +40,11 @@ LOADING = "Loading model"
 STOPPING = "The server is shutting down."
 # A router may be asked for any name; beyond this many the models that nobody uses are forgotten.
 MAX_MODEL_GATES = 256
-# The kernel closes a dying process's sockets before it reports the process's end; between the two lie
-# microseconds. This bounds the wait for the report, so that a crash is called a crash.
+# The kernel closes a dying process's sockets before it reports the process's end; between the two
+# lie microseconds. This bounds the wait for the report, so that a crash is called a crash.
 _EXIT_REPORT_S = 0.5
+# Enough of the log to see why it failed; the operator has the rest under /proxy/logs.
+_TOLD_LINES = 10
 # llama-server answers questions about itself from memory, at once, even while it decodes.
 _QUESTION_S = 2.0
 
@@ -86,7 +89,7 @@ class Backend:
         self._engine_changed()
 
     async def run(self) -> None:
-        """Carry out restarts that are asked for, until cancelled; then stop following the engine."""
+        """Carry out the restarts that are asked for until cancelled, then leave the engine alone."""
         try:
             while True:
                 await self._restart_wanted.wait()
@@ -94,6 +97,17 @@ class Backend:
                 self._restart_wanted = trio.Event()
         finally:
             self._unwatch()
+
+    @property
+    def managed(self) -> LlamaServer:
+        """The engine, where its process is ours.
+
+        Raises:
+            NotFound: When somebody else runs it.
+        """
+        if isinstance(self.engine, LlamaServer):
+            return self.engine
+        raise NotFound("This llama-server is run by somebody else: its log and its restart too.")
 
     def request_restart(self) -> None:
         """Have llama-server restarted, also out of `failed`, once what is in flight has drained.
@@ -103,13 +117,11 @@ class Backend:
         Raises:
             NotFound: When llama-server is not ours to restart.
         """
-        if not isinstance(self.engine, LlamaServer):
-            raise NotFound("This llama-server is run by somebody else; restart it there.")
-        self._restart_wanted.set()
+        if self.managed.state is not EngineState.STOPPING:
+            self._restart_wanted.set()
 
     async def _restart(self) -> None:
-        engine = self.engine
-        assert isinstance(engine, LlamaServer)
+        engine = self.managed
         self._restarting = True
         self._engine_changed()
         with trio.move_on_after(self._drain_s):
@@ -165,7 +177,10 @@ class Backend:
             return Unavailable(STOPPING)
         failure = self.engine.failure
         if failure is not None:
-            return Unavailable(f"llama-server has failed: {failure.reason}")
+            return Unavailable(
+                f"llama-server has failed: {failure.reason}",
+                log_tail=tuple(without_folders(line) for line in failure.log_tail[-_TOLD_LINES:]),
+            )
         if not self.first_ready.is_set():
             return Unavailable(LOADING, retry_after_s=2)
         return Unavailable("llama-server is restarting. Try again in a moment.", retry_after_s=5)

@@ -1,12 +1,12 @@
 """The exchange: one proxied request, from accepted to ended, and the registry of those in flight.
 
-An exchange is the only owner of what a request holds: its cancel scope, its ticket at the gate and its
-upstream connection. Whoever wants it to end calls `Exchange.end` with a cause; the first cause stays. What
-it holds is given back by `release`, in one place and in the order that promise P1 names: tasks gone,
-upstream closed, permit back, and only then out of the registry.
+An exchange is the only owner of what a request holds: its cancel scope, its ticket at the gate and
+its upstream connection. Whoever wants it to end calls `Exchange.end` with a cause; the first cause
+stays. What it holds is given back by `release`, in one place and in the order that promise P1
+names: tasks gone, upstream closed, permit back, and only then out of the registry.
 
-It knows nothing of HTTP servers, routes or bodies. `end` and `release` do not block, so no cleanup here needs
-a shield.
+It knows nothing of HTTP servers, routes or bodies. `end` and `release` do not block, so no cleanup
+here needs a shield.
 """
 
 from __future__ import annotations
@@ -76,7 +76,10 @@ class Exchange:
         self.scope.cancel(reason=cause.value)
 
     def finish(self) -> None:
-        """Say that its answer is complete, before its last byte is sent: a FIN that follows is no cause."""
+        """Say that its answer is complete, before its last byte is sent.
+
+        A FIN that follows the last byte is then no cause any more.
+        """
         if self.cause is None:
             self.cause = EndCause.FINISHED
 

@@ -1,11 +1,13 @@
 """The gate: who may use one of llama-server's slots now, and who waits.
 
-Owns the tickets of waiting and admitted exchanges. Every decision is `core.admission`'s; this module only
-wakes those whom it admits. Admission is ours and not llama-server's, because a request that is queued inside
-llama-server outlives its client.
+Owns the tickets of waiting and admitted exchanges. Every decision is `core.admission`'s; this
+module only wakes those whom it admits. Admission is ours and not llama-server's, because a request
+that is queued inside llama-server outlives its client.
 
-A gate is in one of three moods, set by the engine's state: open with so many permits, held (everybody
-waits: the engine restarts), or closed (nobody waits: it loads for the first time, has failed, or we stop).
+A gate is in one of three moods, set by the engine's state: open with so many permits, held
+(everybody
+waits: the engine restarts), or closed (nobody waits: it loads for the first time, has failed, or we
+    stop).
 """
 
 from __future__ import annotations

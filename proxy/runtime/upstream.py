@@ -1,8 +1,9 @@
 """One HTTP/1.1 exchange with llama-server, on a connection of its own.
 
-Owns the socket to the upstream and h11's view of it. Every relayed request opens one connection and closes it
-at its end: closing is what frees llama-server's slot, and a kept connection races llama-server's own idle
-timer (5 s, 100 requests). It never retries, never decides and never looks into a body.
+Owns the socket to the upstream and h11's view of it. Every relayed request opens one connection and
+closes it at its end: closing is what frees llama-server's slot, and a kept connection races
+llama-server's own idle timer (5 s, 100 requests). It never retries, never decides and never looks
+into a body.
 
 Foreign errors (`OSError`, Trio's, h11's) are translated here, and only here, to `UpstreamFailed`.
 
@@ -47,8 +48,8 @@ class UpstreamConnection:
     Made by `open_upstream`. Order of use: `send_head`, `send_data`..., `send_end`, `receive_head`,
     `receive_data` until it returns `b""`. Sending and receiving may run in two tasks.
 
-    Cancellation: every method may be cancelled at any await; the connection is then of no further use and
-    wants `close`.
+    Cancellation: every method may be cancelled at any await; the connection is then of no further
+    use and wants `close`.
     """
 
     def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
@@ -101,7 +102,7 @@ class UpstreamConnection:
             )
 
     async def receive_data(self) -> bytes:
-        """Wait for the next bytes of the response's body: all that has arrived, without its framing.
+        """Wait for the next bytes of the response's body: all that is here, without framing.
 
         Returns:
             The bytes, `b""` at the proper end of the message.
@@ -179,9 +180,7 @@ async def open_upstream(address: Address) -> UpstreamConnection:
         raise UpstreamFailed(UNREACHABLE) from error
 
 
-async def _over_tls(
-    stream: trio.SocketStream, host: str
-) -> trio.SSLStream[trio.SocketStream]:
+async def _over_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
     secured = trio.SSLStream(
         stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
     )

@@ -1,1 +1,1 @@
-"""The main listener: the guard around Hypercorn, the front door, the relay and the Quart-Trio app."""
+"""The main listener: guard, front door, relay, and the Quart-Trio app for the operator."""

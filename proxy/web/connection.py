@@ -1,14 +1,15 @@
 """One client connection of the main listener: the only module that knows Hypercorn's internals.
 
-Owns the life of a connection: the strict framer reads, Hypercorn's `H11Protocol` and `HTTPStream` turn a
-request into an ASGI call and its messages into bytes, the transport writes. What is Hypercorn's and what is
-ours, and why (measured with Hypercorn 0.18.0, which is pinned):
+Owns the life of a connection: the strict framer reads, Hypercorn's `H11Protocol` and `HTTPStream`
+turn a request into an ASGI call and its messages into bytes, the transport writes. What is
+Hypercorn's and what is ours, and why (measured with Hypercorn 0.18.0, which is pinned):
 
-- Hypercorn's own connection loop shields its writes and pauses its reader behind pipelined bytes, so a client
-  that stops reading holds a shutdown and one that leaves is not seen. This loop is ours instead.
-- Bytes reach Hypercorn only after `core.framing` has passed them, one request at a time and one piece of
-  body per `receive()` of the application. So its parser never pauses, its queue never fills, and HTTP/2,
-  h2c and WebSocket are never spoken.
+- Hypercorn's own connection loop shields its writes and pauses its reader behind pipelined bytes,
+  so a client that stops reading holds a shutdown and one that leaves is not seen. This loop is ours
+  instead.
+- Bytes reach Hypercorn only after `core.framing` has passed them, one request at a time and one
+  piece of body per `receive()` of the application. So its parser never pauses, its queue never
+  fills, and HTTP/2, h2c and WebSocket are never spoken.
 - An exception of one connection stays in it.
 - Header names keep their spelling and the reason phrase is passed on; Hypercorn drops both.
 
@@ -56,8 +57,9 @@ Stream = ClientTransport | trio.SSLStream[ClientTransport]
 
 # The message that tells our own `receive` of a request that broke in its body.
 _REFUSED = "proxy.request.refused"
-# After an early answer a client may still be sending. Closing at once would reset the connection and take
-# the answer with it, so we read on for a moment (nginx: lingering_time 30 s, lingering_timeout 5 s).
+# After an early answer a client may still be sending. Closing at once would reset the connection
+# and take the answer with it, so we read on for a moment (nginx: lingering_time 30 s,
+# lingering_timeout 5 s).
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
 
@@ -82,7 +84,7 @@ class ConnectionLimits:
 
 
 class ServerContext:
-    """What all connections of a server share: Hypercorn's configuration and whether we are draining."""
+    """What all connections of a server share: Hypercorn's configuration, and whether we drain."""
 
     def __init__(self, app: AsgiApp, limits: ConnectionLimits) -> None:
         self.app = app
@@ -124,7 +126,7 @@ class _HypercornEvent:
 
 
 class _Protocol(H11Protocol):
-    """Hypercorn's HTTP/1.1, which tells us of heads on their way out and of the end of a response."""
+    """Hypercorn's HTTP/1.1, which tells us of outgoing heads and of the end of a response."""
 
     client_connection: ClientConnection
 
@@ -417,7 +419,7 @@ class _ApplicationTasks:
         self._nursery = nursery
 
     async def spawn_app(
-        self, app: AsgiApp, config: HypercornConfig, scope: Message, send: Send
+        self, app: AsgiApp, _config: HypercornConfig, scope: Message, send: Send
     ) -> Callable[[Message], Awaitable[None]]:
         # Unbounded, because what is put in is bounded: one piece of body per `receive`.
         put, take = trio.open_memory_channel[Message](math.inf)

@@ -1,8 +1,8 @@
 """The reply to one client: a status, headers and bytes by ASGI, and an end that tells the truth.
 
-Owns what has been sent of one reply. It knows the three ways in which a reply may end (complete, an error
-status, an error event inside a stream) and the fourth for what none of them fits: the connection is broken,
-so that a half answer never looks like a whole one (promise P3).
+Owns what has been sent of one reply. It knows the three ways in which a reply may end (complete, an
+error status, an error event inside a stream) and the fourth for what none of them fits: the
+connection is broken, so that a half answer never looks like a whole one (promise P3).
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from proxy.core.sse import comment
 from proxy.web.connection import ClientConnection, Send
 
 _EVENT_STREAM = b"text/event-stream"
-_BLANK_LINE = (b"\n\n", b"\r\n\r\n", b"\r\r")
+# llama-server ends every event with an empty line of LF (`tools/server/server-common.cpp`).
+_EVENT_END = b"\n\n"
+# An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
+_MAX_HELD = 64 * 1024
 
 
 class Downstream:
@@ -43,7 +46,7 @@ class Downstream:
         self._request_id = request_id
         self._http_version = http_version
         self._is_stream = False
-        self._tail = b""
+        self._held = b""
         self.started = False
         self.status: int | None = None
         self.bytes_sent = 0
@@ -52,18 +55,32 @@ class Downstream:
         """Begin the reply. The head leaves with the first bytes of the body, or with `finish`."""
         self.started = True
         self.status = status
-        self._is_stream = any(
-            name.lower() == b"content-type" and value.lower().startswith(_EVENT_STREAM)
-            for name, value in headers
+        fields = {name.lower(): value for name, value in headers}
+        # Nothing can be added to an encoded stream: it is passed on as bytes.
+        self._is_stream = (
+            fields.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
+            and b"content-encoding" not in fields
         )
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
-        """Send bytes of the body; waits while the client's window is full."""
-        self.bytes_sent += len(data)
+        """Send bytes of the body; waits while the client's window is full.
+
+        Of an event stream only whole events are sent, so that an error event can follow at any time.
+        """
         if self._is_stream:
-            self._tail = (self._tail + data)[-4:]
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            data = self._whole_events(data)
+        if data:
+            self.bytes_sent += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _whole_events(self, data: bytes) -> bytes:
+        data = self._held + data
+        end = len(data) if data.endswith(_EVENT_END) else data.rfind(_EVENT_END) + len(_EVENT_END)
+        if end < len(_EVENT_END):
+            end = 0 if len(data) <= _MAX_HELD else len(data)
+        self._held = data[end:]
+        return data[:end]
 
     async def write_comment(self, text: str) -> None:
         """Send an event-stream comment, beginning the stream with it if nothing was sent yet."""
@@ -76,7 +93,9 @@ class Downstream:
 
     async def finish(self) -> None:
         """Send the proper end of the body."""
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        rest, self._held = self._held, b""
+        self.bytes_sent += len(rest)
+        await self._send({"type": "http.response.body", "body": rest, "more_body": False})
 
     async def fail(self, error: HttpError) -> None:
         """End the reply with `error`: as a status, as an event, or by breaking the connection."""
@@ -96,8 +115,7 @@ class Downstream:
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
     async def _fail_with_event(self, error: HttpError) -> None:
-        # An event that was cut in two is ended first, so that ours is read as one of its own.
-        cut = self._tail and not self._tail.endswith(_BLANK_LINE)
-        event = error_event(self._dialect, error, self._request_id)
-        await self.write(b"\n\n" + event if cut else event)
+        # What is held of an event that was cut in two is dropped: half an event is no event.
+        self._held = b""
+        await self.write(error_event(self._dialect, error, self._request_id))
         await self.finish()

@@ -1,8 +1,9 @@
 """The front door: who is asking, may they, and who of us answers.
 
-Owns the first and the last line of every request on the main listener: its request id, the access decision
-(`core.access`), CORS and identity headers on whatever is answered, and the one boundary at which an error of
-one request ends. It gives requests to the vitals, the operator's pages or the relay, and reads no body.
+Owns the first and the last line of every request on the main listener: its request id, the access
+decision (`core.access`), CORS and identity headers on whatever is answered, and the one boundary at
+which an error of one request ends. It gives requests to the vitals, the operator's pages or the
+relay, and reads no body.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class FrontDoor:
         self._relay = relay
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Answer one request; only a defect of ours after the reply has begun leaves as an exception."""
+        """Answer one request; a defect of ours after the reply has begun is raised."""
         state = scope["state"]
-        found = next((value for key, value in scope["headers"] if key.lower() == b"x-request-id"), None)
+        found = next(
+            (value for key, value in scope["headers"] if key.lower() == b"x-request-id"), None
+        )
         state["request_id"] = request_id(found, make_request_id)
         reply = _Reply(send, state["request_id"])
         try:
@@ -99,7 +102,7 @@ class _Reply:
         await self._send(message)
 
     async def error(self, error: HttpError) -> None:
-        """Answer `error`; a reply that has begun is left unfinished, and so the connection is closed."""
+        """Answer `error`; a reply that has begun is left unfinished, so its connection breaks."""
         if self.started:
             return
         body = error.as_body(self._request_id)
@@ -119,8 +122,7 @@ class _Reply:
 
 
 def _first_http_error(group: BaseExceptionGroup[HttpError]) -> HttpError:
-    first: BaseException = group
+    first: BaseExceptionGroup[HttpError] | HttpError = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
-    assert isinstance(first, HttpError)
     return first

@@ -1,8 +1,8 @@
 """The guard: our own accept loop in front of everything that a client can do to a server.
 
-Owns the listening sockets and the set of client connections. Each connection runs in a task of its own; what
-goes wrong in it stays in it. Draining ends: idle connections close at once, busy ones after their response,
-and what is left when the owner's patience ends is reset.
+Owns the listening sockets and the set of client connections. Each connection runs in a task of its
+own; what goes wrong in it stays in it. Draining ends: idle connections close at once, busy ones
+after their response, and what is left when the owner's patience ends is reset.
 
 It knows nothing of HTTP; `connection` does.
 """
@@ -22,8 +22,8 @@ from proxy.web.transport import ClientTransport, HangupWatch
 
 logger = logging.getLogger("proxy.guard")
 
-# Running out of descriptors or memory passes when connections end; until then accepting again at once
-# would spin (Trio's own serve_listeners waits 100 ms for the same reason).
+# Running out of descriptors or memory passes when connections end; until then accepting again at
+# once would spin (Trio's own serve_listeners waits 100 ms for the same reason).
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _EXHAUSTED_PAUSE_S = 0.1
 

@@ -1,7 +1,7 @@
 """An ASGI application that is made when it is first needed, or when there is time for it.
 
-The web framework takes longer to import than llama-server takes to load a small model, and no request to a
-model needs it.
+The web framework takes longer to import than llama-server takes to load a small model, and no
+request to a model needs it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The main listener, put together: guard, front door, vitals, relay and the operator's pages.
 
-Owns how the parts of this package are joined, and their settings. Whoever serves a backend makes one.
+Owns how the parts of this package are joined, and their settings. Whoever serves a backend makes
+one.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class MainListener:
             await self._operator.prepare()
 
     def _make_operator(self) -> AsgiApp:
-        from proxy.web.operator import make_operator_app  # noqa: PLC0415
+        from proxy.web.operator import make_operator_app
 
         return make_operator_app(self._backend)
 

@@ -1,7 +1,7 @@
-"""The operator's routes under `/proxy/`, as Quart-Trio views: what is in flight, the log, a restart.
+"""The operator's routes under `/proxy/`, as Quart-Trio views: exchanges, the log, a restart.
 
-Owns the shapes of these replies. Everything they show is the backend's; the access decision is the front
-door's. The framework is imported here and nowhere else.
+Owns the shapes of these replies. Everything they show is the backend's; the access decision is the
+front door's. The framework is imported here and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
+from typing import cast
 
 import trio
 from quart import Response, request
@@ -72,7 +73,7 @@ def make_operator_app(backend: Backend) -> AsgiApp:
     _add_engine(app, backend)
 
     @app.errorhandler(HTTPException)
-    async def not_ours(error: HTTPException) -> Response:
+    async def not_ours(_: HTTPException) -> Response:
         # Into our own shape, whatever it is called: the framework's pages are HTML.
         return _refusal(NotFound("There is no such route under /proxy/."))
 
@@ -80,7 +81,7 @@ def make_operator_app(backend: Backend) -> AsgiApp:
     async def ours(error: HttpError) -> Response:
         return _refusal(error)
 
-    return app
+    return cast(AsgiApp, app)
 
 
 def _add_exchanges(app: QuartTrio, backend: Backend) -> None:
@@ -108,9 +109,7 @@ def _add_engine(app: QuartTrio, backend: Backend) -> None:
 
     @app.get("/proxy/logs")
     async def logs() -> Response:
-        engine = backend.engine
-        if not isinstance(engine, LlamaServer):
-            raise NotFound("This llama-server is run by somebody else; its log is there.")
+        engine = backend.managed
         if "text/event-stream" in request.headers.get("Accept", ""):
             response = Response(_follow(engine), content_type="text/event-stream")
             response.headers["Cache-Control"] = "no-store"

@@ -1,10 +1,11 @@
 """The relay: one proxied request from its head to its end, as a plain ASGI application.
 
-Owns the order of an exchange on the main listener: body, gate, upstream, bytes both ways, end. Every decision
-(routes, headers, media, causes) is `core`'s; what an exchange holds is the exchange's.
+Owns the order of an exchange on the main listener: body, gate, upstream, bytes both ways, end.
+Every decision (routes, headers, media, causes) is `core`'s; what an exchange holds is the
+exchange's.
 
-Routes that use a slot are read whole before they queue, so that a slow upload never holds a slot; every other
-route is streamed both ways.
+Routes that use a slot are read whole before they queue, so that a slow upload never holds a slot;
+every other route is streamed both ways.
 """
 
 from __future__ import annotations
@@ -148,13 +149,14 @@ class _Carriage:
             await self._read_slot_request(receive)
             upstream = await self._connect()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._upload, receive, upstream, nursery.cancel_scope)
+                nursery.start_soon(self._upload, receive, upstream)
                 await self._download(upstream)
                 nursery.cancel_scope.cancel()
         except HttpError as error:
             self._exchange.end(cause_of(error), error)
 
-    # -- the request's body -------------------------------------------------------------------------
+    # -- the request's body
+    # -------------------------------------------------------------------------
 
     async def _read_slot_request(self, receive: Receive) -> None:
         request = self._request
@@ -173,9 +175,7 @@ class _Carriage:
         self._exchange.end(EndCause.CLIENT_DISCONNECTED)
         await trio.sleep_forever()
 
-    async def _upload(
-        self, receive: Receive, upstream: UpstreamConnection, scope: trio.CancelScope
-    ) -> None:
+    async def _upload(self, receive: Receive, upstream: UpstreamConnection) -> None:
         """Send the request; what breaks here shows in the response, or ends the exchange."""
         try:
             await self._send_head(upstream)
@@ -228,7 +228,8 @@ class _Carriage:
             return [(b"Transfer-Encoding", b"chunked")]
         return []
 
-    # -- the gate and the upstream ------------------------------------------------------------------
+    # -- the gate and the upstream
+    # ------------------------------------------------------------------
 
     async def _connect(self) -> UpstreamConnection:
         """Pass the gate and connect; a launch that dies in between is waited out, not reported."""
@@ -269,7 +270,8 @@ class _Carriage:
         self._exchange.end(EndCause.QUEUE_TIMEOUT, self._backend.obstacle())
         await trio.sleep_forever()
 
-    # -- the response -------------------------------------------------------------------------------
+    # -- the response
+    # -------------------------------------------------------------------------------
 
     async def _download(self, upstream: UpstreamConnection) -> None:
         try:
@@ -311,7 +313,7 @@ class _Carriage:
 
     async def _continue_stream(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
         """Go on with a stream that our queue comments began: its head can no longer be sent."""
-        if head.status == 200:  # noqa: PLR2004
+        if head.status == 200:
             return
         body = bytearray()
         while (data := await upstream.receive_data()) and len(body) < _MAX_ERROR_BODY:

@@ -1,7 +1,7 @@
-"""A request that is to be relayed: what the relay needs of an ASGI scope, and its body read and parsed.
+"""A request that is to be relayed: what the relay needs of it, and its body read and parsed.
 
-Owns the reading of whole bodies and the parsing of JSON ones. Their size and the pace at which they come are
-bounded before, by the guard. It decides nothing about them.
+Owns the reading of whole bodies and the parsing of JSON ones. Their size and the pace at which they
+come are bounded before, by the guard. It decides nothing about them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class RelayedRequest:
 
     @property
     def has_json(self) -> bool:
-        """Whether the body has to be JSON: on routes that generate, whatever the client calls it."""
+        """Whether the body has to be JSON: on routes that generate, whatever it is called."""
         kind = self.header(b"content-type") or b""
         return self.route.generates or kind.lower().startswith(b"application/json")
 

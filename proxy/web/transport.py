@@ -1,10 +1,13 @@
 """The client's socket: reads, bounded writes, an abort that breaks them, and notice of a hang-up.
 
-Owns one accepted TCP socket each (`ClientTransport`), and the one watch over all of them (`HangupWatch`). It is
-a Trio stream, so TLS is put on top of it and not beneath. It knows nothing of HTTP.
+Owns one accepted TCP socket each (`ClientTransport`), and the one watch over all of them
+(`HangupWatch`). It is a Trio stream, so TLS is put on top of it and not beneath. It knows nothing
+of HTTP.
 
-A hang-up (FIN or RST) is told by the kernel through a private epoll with `EPOLLRDHUP`, whether or not anybody
-reads: unread bytes, a full queue or a paused parser cannot hide it. A half-closed connection counts as hung
+A hang-up (FIN or RST) is told by the kernel through a private epoll with `EPOLLRDHUP`, whether or
+not anybody
+reads: unread bytes, a full queue or a paused parser cannot hide it. A half-closed connection counts
+    as hung
 up: a FIN cannot say which of the two it is, and a client that is gone must free its slot.
 
 Source: epoll_ctl(2), socket(7) for `SO_LINGER`.
@@ -35,16 +38,15 @@ class ClientTransport(trio.abc.HalfCloseableStream):
 
     Args:
         sock: The accepted socket, non-blocking.
-        send_timeout_s: How long the client may take no byte at all while we have some for it, in seconds.
+        send_timeout_s: How long the client may take no byte at all while we have some for it, in
+            seconds.
         hangups: The watch that tells of its hang-up.
 
-    Cancellation: cancelling a write that waits for the client aborts the connection, for what was already
-    handed over cannot be taken back. Cancelling a read changes nothing.
+    Cancellation: cancelling a write that waits for the client aborts the connection, for what was
+    already handed over cannot be taken back. Cancelling a read changes nothing.
     """
 
-    def __init__(
-        self, sock: socket.socket, *, send_timeout_s: float, hangups: HangupWatch
-    ) -> None:
+    def __init__(self, sock: socket.socket, *, send_timeout_s: float, hangups: HangupWatch) -> None:
         self._socket = sock
         self._send_timeout_s = send_timeout_s
         self._hangups = hangups
@@ -151,8 +153,8 @@ class ClientTransport(trio.abc.HalfCloseableStream):
 class HangupWatch:
     """Tells when clients hang up, by one epoll for all of them.
 
-    Where the platform has no epoll, `available` is False and nothing is ever told: the guard then learns of a
-    FIN only by reading, which it does ahead.
+    Where the platform has no epoll, `available` is False and nothing is ever told: the guard then
+    learns of a FIN only by reading, which it does ahead.
     """
 
     def __init__(self) -> None:

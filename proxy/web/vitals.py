@@ -24,7 +24,7 @@ class Vitals:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Message, _receive: Receive, send: Send) -> None:
         """Answer one of `PATHS`.
 
         Raises:

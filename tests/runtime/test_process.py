@@ -103,7 +103,7 @@ async def test_start_process_own_session_and_default_input() -> None:
 @KERNEL
 async def test_start_process_leaks_no_descriptor_into_the_child(use_kernel: bool) -> None:
     """Not even a descriptor that is marked as inheritable."""
-    code = "import os; print(sorted(os.listdir('/proc/self/fd'))); os._exit(0)"
+    code = "import os; print(sorted(os.listdir('/proc/self/fd')), flush=True)"
     output = bytearray()
     with tempfile.TemporaryFile() as ours:
         os.set_inheritable(ours.fileno(), True)
