@@ -155,7 +155,7 @@ async def wait_ready(ready_file: Path, process: subprocess.Popen[bytes]) -> dict
     """Return what the ready file says once it is there."""
     with trio.fail_after(60):
         # The file is another process's: there is no event to wait for, only the file to look at.
-        while not ready_file.exists():  # noqa: ASYNC110
+        while not ready_file.exists():
             assert process.poll() is None, (ready_file.parent / "stderr").read_text()
             await trio.sleep(0.02)
     found: dict[str, Any] = json.loads(ready_file.read_text())

@@ -93,9 +93,17 @@ class ReadyFile:
             raise ConfigError(f"--ready-file: {self._path} cannot be replaced.") from error
 
     def write(self, ready: Ready) -> None:
-        """Write it, in place of what is there."""
-        if self._path is not None:
+        """Write it, in place of what is there.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
+        if self._path is None:
+            return
+        try:
             write_atomically(self._path, json.dumps(asdict(ready)).encode() + b"\n")
+        except OSError as error:
+            raise ConfigError(f"--ready-file: {self._path} cannot be written.") from error
 
     def remove(self) -> None:
         """Remove it, unless another process has put its own there since."""

@@ -59,9 +59,10 @@ def run(config: Config) -> int:
 
 def _run(config: Config) -> int:
     ready_file = notice.ReadyFile(config.ready_file)
-    ready_file.clear()
     sockets = proxy.bind_sockets(config.hosts, config.port)
     try:
+        # Not before: with the port taken, the ready file may be that of who has it.
+        ready_file.clear()
         return trio.run(_serve, config, sockets, ready_file)
     finally:
         ready_file.remove()
@@ -208,8 +209,8 @@ def _tell_ready(
         if engine.state == "ready":
             try:
                 ready_file.write(describe())
-            except OSError as error:
-                _logger.warning("the ready file cannot be written: %s", error.strerror)
+            except ConfigError as error:
+                _logger.warning("%s", error)
 
     # The file first: who reads the notice may look for it.
     ready_file.write(describe())

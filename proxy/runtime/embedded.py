@@ -71,10 +71,15 @@ def switch(names: str, path: str, value: object, text: str) -> Flag:
     return Flag(tuple(names.split()), "", lambda params, _: set_path(params, path, value), text)
 
 
-def typed(names: str, placeholder: str, path: str, kind: Callable[[str], object], text: str) -> Flag:
+def typed(
+    names: str, placeholder: str, path: str, kind: Callable[[str], object], text: str
+) -> Flag:
     """Return a flag whose value, read by `kind`, goes to `path`."""
     return Flag(
-        tuple(names.split()), placeholder, lambda params, raw: set_path(params, path, kind(raw)), text
+        tuple(names.split()),
+        placeholder,
+        lambda params, raw: set_path(params, path, kind(raw)),
+        text,
     )
 
 
@@ -144,8 +149,10 @@ def set_fit_target(params: Params, raw: str) -> None:
     """Set how many MiB stay free on each device; one number holds for all."""
     margins = [int(mib) * 1024 * 1024 for mib in raw.split(",")]
     devices = len(params.fit_params_target)
-    params.fit_params_target = margins * devices if len(margins) == 1 else margins + margins[-1:] * (
-        devices - len(margins)
+    params.fit_params_target = (
+        margins * devices
+        if len(margins) == 1
+        else margins + margins[-1:] * (devices - len(margins))
     )
 
 
@@ -236,7 +243,12 @@ FLAGS: Final[tuple[Flag, ...]] = (
     whole("--sleep-idle-seconds", "sleep_idle_seconds", "unload after so many idle seconds"),
     # size and speed
     Flag(("-c", "--ctx-size"), "N", set_context, "context in tokens; 0 is the model's"),
-    Flag(("-np", "--parallel"), "N", set_parallel, "slots; -1, the default, is 4 that share the context"),
+    Flag(
+        ("-np", "--parallel"),
+        "N",
+        set_parallel,
+        "slots; -1, the default, is 4 that share the context",
+    ),
     *both("-kvu --kv-unified", "-no-kvu --no-kv-unified", "kv_unified", "slots share the context"),
     whole("--kv-unified-per-slot", "kv_unified_per_slot", "context limit of each slot"),
     whole("-b --batch-size", "n_batch", "prompt tokens per step"),
@@ -244,8 +256,19 @@ FLAGS: Final[tuple[Flag, ...]] = (
     whole("-t --threads", "cpuparams.n_threads", "threads"),
     whole("-tb --threads-batch", "cpuparams_batch.n_threads", "threads for prompts"),
     whole("--poll", "cpuparams.poll", "0 to 100: how eagerly threads wait"),
-    typed("-ngl --gpu-layers --n-gpu-layers", "N|auto|all", "n_gpu_layers", layers, "layers on the GPU"),
-    one_of("-sm --split-mode", "split_mode", numbered("none", "layer", "row", "tensor"), "how GPUs share"),
+    typed(
+        "-ngl --gpu-layers --n-gpu-layers",
+        "N|auto|all",
+        "n_gpu_layers",
+        layers,
+        "layers on the GPU",
+    ),
+    one_of(
+        "-sm --split-mode",
+        "split_mode",
+        numbered("none", "layer", "row", "tensor"),
+        "how GPUs share",
+    ),
     Flag(("-ts", "--tensor-split"), "X,...", set_split, "share of each GPU"),
     whole("-mg --main-gpu", "main_gpu", "GPU used first"),
     one_of("-fit --fit", "fit_params", ON_OFF, "fit what is not set to free memory"),
@@ -267,7 +290,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     ),
     switch("--mlock", "load_mode", 3, "keep the model in memory"),
     switch("--no-mmap", "load_mode", 0, "read the file instead of mapping it"),
-    one_of("--numa", "numa", numbered("distribute", "isolate", "numactl", first=1), "NUMA strategy"),
+    one_of(
+        "--numa", "numa", numbered("distribute", "isolate", "numactl", first=1), "NUMA strategy"
+    ),
     switch("--check-tensors", "check_tensors", True, "look for invalid weights"),
     *both("--warmup", "--no-warmup", "warmup", "run once before the first request"),
     switch("--offline", "offline", True, "no network"),
@@ -275,12 +300,22 @@ FLAGS: Final[tuple[Flag, ...]] = (
     whole("-n --predict --n-predict", "n_predict", "tokens of an answer at most; -1 is no limit"),
     whole("--keep", "n_keep", "tokens kept when the context shifts"),
     *both("--context-shift", "--no-context-shift", "ctx_shift", "shift a full context"),
-    *both("-cb --cont-batching", "-nocb --no-cont-batching", "cont_batching", "batch requests together"),
+    *both(
+        "-cb --cont-batching",
+        "-nocb --no-cont-batching",
+        "cont_batching",
+        "batch requests together",
+    ),
     *both("--cache-prompt", "--no-cache-prompt", "cache_prompt", "keep prompts in the slots"),
     whole("--cache-reuse", "n_cache_reuse", "least chunk of the cache to reuse by shifting"),
     whole("-cram --cache-ram", "cache_ram_mib", "MiB for prompts that left their slot"),
     whole("-ctxcp --ctx-checkpoints", "n_ctx_checkpoints", "checkpoints per slot"),
-    *both("--cache-idle-slots", "--no-cache-idle-slots", "cache_idle_slots", "keep idle slots' prompts"),
+    *both(
+        "--cache-idle-slots",
+        "--no-cache-idle-slots",
+        "cache_idle_slots",
+        "keep idle slots' prompts",
+    ),
     real("-sps --slot-prompt-similarity", "slot_prompt_similarity", "likeness that keeps a slot"),
     switch("--embedding --embeddings", "embedding", True, "serve embeddings"),
     Flag(("--rerank", "--reranking"), "", set_reranking, "serve /v1/rerank"),
@@ -289,7 +324,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     *both("--jinja", "--no-jinja", "use_jinja", "chat templates in Jinja"),
     plain("--chat-template", "NAME|JINJA", "chat_template", "chat template"),
     typed("--chat-template-file", "FILE", "chat_template", read_text, "chat template in a file"),
-    Flag(("--chat-template-kwargs",), "JSON", set_template_options, "variables of the chat template"),
+    Flag(
+        ("--chat-template-kwargs",), "JSON", set_template_options, "variables of the chat template"
+    ),
     one_of(
         "--reasoning-format",
         "reasoning_format",
@@ -298,7 +335,9 @@ FLAGS: Final[tuple[Flag, ...]] = (
     ),
     one_of("-rea --reasoning", "enable_reasoning", ON_OFF_AUTO, "let the model reason"),
     whole("--reasoning-budget", "sampling.reasoning_budget_tokens", "tokens of reasoning at most"),
-    *both("--prefill-assistant", "--no-prefill-assistant", "prefill_assistant", "continue an answer"),
+    *both(
+        "--prefill-assistant", "--no-prefill-assistant", "prefill_assistant", "continue an answer"
+    ),
     switch("-sp --special", "special", True, "show special tokens"),
     # sampling, where the request does not say
     whole("-s --seed", "sampling.seed", "seed; -1 is a random one"),

@@ -64,6 +64,12 @@ def test_ready_file_has_the_keys_of_the_interface(tmp_path: Path) -> None:
     }
 
 
+def test_ready_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    """Its folder may have gone while the model was loaded."""
+    with pytest.raises(ConfigError, match=r"--ready-file: .* cannot be written"):
+        ReadyFile(str(tmp_path / "gone" / "ready.json")).write(READY)
+
+
 def test_ready_file_is_removed(tmp_path: Path) -> None:
     """What is not ready has no ready file."""
     file = ReadyFile(str(tmp_path / "ready.json"))

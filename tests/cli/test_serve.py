@@ -140,8 +140,11 @@ def asking(url: str, target: str, body: object) -> Iterator[list[tuple[int, byte
 async def until_busy(url: str) -> None:
     """Wait until llama-server works on a request."""
     with trio.fail_after(PATIENCE_S):
-        while not json.loads((await trio.to_thread.run_sync(ask, url, "/fake/state"))[1])["busy"]:
-            await trio.sleep(0.01)  # noqa: ASYNC110  # llama-server has no event for it
+        busy = False
+        while not busy:  # noqa: ASYNC110  # llama-server has no event for it
+            await trio.sleep(0.01)
+            _, state = await trio.to_thread.run_sync(ask, url, "/fake/state")
+            busy = bool(json.loads(state)["busy"])
 
 
 # --- start ---
@@ -207,8 +210,8 @@ async def test_serves_on_without_anybody_reading_its_output(tmp_path: Path) -> N
         served.process.stdout.close()  # type: ignore[union-attr]
         served.process.stderr.close()  # type: ignore[union-attr]
         with trio.fail_after(PATIENCE_S):
-            while not served.ready_file.exists():
-                await trio.sleep(0.01)  # noqa: ASYNC110  # the file is the only sign
+            while not served.ready_file.exists():  # noqa: ASYNC110  # the file is the only sign
+                await trio.sleep(0.01)
         status, _ = await trio.to_thread.run_sync(ask, served.ready["url"], "/v1/models")
         assert status == 200
         served.send(signal.SIGTERM)
@@ -222,8 +225,9 @@ async def test_ready_file_follows_a_restarted_llama_server(tmp_path: Path) -> No
         before = served.ready["llama_server_pid"]
         os.kill(before, signal.SIGKILL)
         with trio.fail_after(PATIENCE_S):
-            while served.ready["llama_server_pid"] == before:
-                await trio.sleep(0.01)  # noqa: ASYNC110  # the file is the only sign
+            # The file is the only sign.
+            while served.ready["llama_server_pid"] == before:  # noqa: ASYNC110
+                await trio.sleep(0.01)
         os.kill(served.ready["llama_server_pid"], 0)
         served.send(signal.SIGTERM)
         assert served.wait_gone() == 0
@@ -328,6 +332,19 @@ def test_port_in_use_is_told_before_anything_is_launched(tmp_path: Path) -> None
     assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [plan]
+
+
+def test_port_in_use_leaves_the_ready_file_of_who_has_it(tmp_path: Path) -> None:
+    """A second start by mistake does not hide the first one."""
+    with serving(tmp_path, "--llama-server", FAKE) as served:
+        served.read_notice()
+        ready = served.ready
+        port = str(urlsplit(ready["url"]).port)
+        done = run_command("serve", "--port", port, "--ready-file", str(served.ready_file))
+        assert done.returncode == 2
+        assert served.ready == ready
+        served.send(signal.SIGTERM)
+        assert served.wait_gone() == 0
 
 
 @pytest.mark.parametrize(

@@ -233,17 +233,25 @@ def test_public_path_still_knows_who_asks() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/health/", "/%68ealth", "/v1/models", "/status/json", "/metrics"]
+    "path",
+    ["/index.htm", "/_app", "/health/", "/%68ealth", "/v1/models", "/status/json", "/metrics"],
 )
 def test_other_path_needs_a_key(path: str) -> None:
     """Public is what is listed, spelled like that."""
     assert status(ask(KEYED, method="GET", path=path)) == 401
 
 
+@pytest.mark.parametrize("path", ["/", "/index.html", "/favicon.ico", "/_app/immutable/b.1.js"])
+def test_web_page_of_llama_server_needs_no_key(path: str) -> None:
+    """A browser cannot send a key with a page; the page asks for one and sends it with its calls."""
+    assert status(ask(KEYED, method="GET", path=path)) == 200
+    assert status(ask(KEYED, method="POST", path=path)) == 401
+
+
 def test_public_paths_are_the_policys() -> None:
     """An operator may have others."""
-    policy = replace(KEYED, public_paths=frozenset({"/"}))
-    assert status(ask(policy, method="GET", path="/")) == 200
+    policy = replace(KEYED, public_paths=frozenset({"/v1/models"}))
+    assert status(ask(policy, method="GET", path="/v1/models")) == 200
     assert status(ask(policy, method="GET", path="/health")) == 401
 
 

@@ -84,7 +84,8 @@ def parse_options(argv: list[str]) -> argparse.Namespace:
     add("--fake-load-silent", action="store_true", help="load without a word")
     add("--fake-stall", action="store_true", help="never get loaded, and log nothing")
     add("--fake-exit-after", type=float, metavar="S", help="exit S seconds after the start")
-    add("--fake-exit-ready", type=float, metavar="S", help="exit S seconds after being ready")
+    add("--fake-exit-ready", type=float, metavar="S", help="exit S seconds after being loaded")
+    add("--fake-exit-health", type=int, metavar="N", help="exit at the N-th /health once loaded")
     add(
         "--fake-exit-code", type=int, default=1, metavar="N", help="with this code; -N: by signal N"
     )
@@ -279,13 +280,15 @@ class Handler(BaseHTTPRequestHandler):
         return bool(key) and given != f"Bearer {key}"
 
     def count_health(self) -> None:
-        """Begin to hang when `--fake-hang-after` answers have been given."""
+        """Hang or die when it has been asked often enough."""
         limit = self.server.options.fake_hang_after
         with self.server.lock:
             if self.server.loaded.is_set():
                 self.server.healths += 1
             if limit is not None and self.server.healths > limit:
                 self.server.hanging.set()
+            if self.server.healths == self.server.options.fake_exit_health:
+                die(self.server.options.fake_exit_code)
 
     def read_body(self) -> bytes:
         """Read the request's body, in either framing."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.core.errors import ConfigError
 from proxy.core.lifecycle import EngineState
@@ -43,9 +44,10 @@ class TheirServer:
         self.url = f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
-        """End it."""
+        """End it, if it has not ended."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        self.process.stderr.close()
 
 
 @pytest.fixture

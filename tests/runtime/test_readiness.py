@@ -31,12 +31,6 @@ class Asked:
         return status
 
 
-@pytest.fixture
-def signs(autojump_clock: trio.testing.MockClock) -> SignsOfLife:
-    """Give signs of life that begin at time 0."""
-    return SignsOfLife(0.0)
-
-
 @pytest.mark.parametrize(
     ("answer", "found"), [(200, 200), (503, 503), (-1, None), (None, None)], ids=str
 )
@@ -47,8 +41,11 @@ async def test_probe_no_answer_in_time_is_none(
     assert await probe(Asked(lambda now: answer), 1.0) == found  # type: ignore[arg-type]
 
 
-async def test_wait_loaded_silent_load_is_asked_ever_more_seldom(signs: SignsOfLife) -> None:
+async def test_wait_loaded_silent_load_is_asked_ever_more_seldom(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Without a word the gap doubles up to half a second: a load of minutes costs little."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: 200 if now >= 60 else 503)
     await wait_loaded(client, signs, 1.0)  # type: ignore[arg-type]
     assert trio.current_time() < 60.5
@@ -56,8 +53,11 @@ async def test_wait_loaded_silent_load_is_asked_ever_more_seldom(signs: SignsOfL
     assert client.times[1] == pytest.approx(0.02)
 
 
-async def test_wait_loaded_log_line_wakes_the_next_probe(signs: SignsOfLife) -> None:
+async def test_wait_loaded_log_line_wakes_the_next_probe(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """What is logged may be that the load is done: it is asked at once, after the least gap."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: 200 if now >= 59.9 else 503)
 
     async def log() -> None:
@@ -70,8 +70,11 @@ async def test_wait_loaded_log_line_wakes_the_next_probe(signs: SignsOfLife) -> 
     assert trio.current_time() == pytest.approx(59.9, abs=0.021)
 
 
-async def test_wait_loaded_flood_of_lines_is_not_a_flood_of_probes(signs: SignsOfLife) -> None:
+async def test_wait_loaded_flood_of_lines_is_not_a_flood_of_probes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Two probes are at least 20 ms apart."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: 200 if now >= 1 else 503)
 
     async def flood() -> None:
@@ -86,8 +89,11 @@ async def test_wait_loaded_flood_of_lines_is_not_a_flood_of_probes(signs: SignsO
     assert len(client.times) <= 52
 
 
-async def test_wait_stalled_returns_after_silence_alone(signs: SignsOfLife) -> None:
+async def test_wait_stalled_returns_after_silence_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Each sign starts the time anew."""
+    signs = SignsOfLife(0.0)
 
     async def talk() -> None:
         for _ in range(5):
@@ -100,22 +106,31 @@ async def test_wait_stalled_returns_after_silence_alone(signs: SignsOfLife) -> N
     assert trio.current_time() == 620.0
 
 
-async def test_wait_hung_returns_after_misses_in_a_row(signs: SignsOfLife) -> None:
+async def test_wait_hung_returns_after_misses_in_a_row(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Three probes of ten seconds, five seconds apart."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: None)
     await wait_hung(client, signs, interval_s=5, timeout_s=10, misses=3)  # type: ignore[arg-type]
     assert trio.current_time() == 45.0
 
 
-async def test_wait_hung_any_answer_starts_the_count_anew(signs: SignsOfLife) -> None:
+async def test_wait_hung_any_answer_starts_the_count_anew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Also 503: what answers is not hung."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: 503 if len(client.times) == 3 else -1)
     await wait_hung(client, signs, interval_s=5, timeout_s=10, misses=3)  # type: ignore[arg-type]
     assert len(client.times) == 6
 
 
-async def test_wait_hung_server_that_sends_is_not_hung(signs: SignsOfLife) -> None:
+async def test_wait_hung_server_that_sends_is_not_hung(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """When all of its HTTP threads stream, none is left for the probe."""
+    signs = SignsOfLife(0.0)
     client = Asked(lambda now: None)
 
     async def stream() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from proxy.core.errors import (
     ConfigError,
@@ -24,6 +25,7 @@ from proxy.core.errors import (
 from proxy.core.lifecycle import EngineState, ExitStatus, RestartPolicy
 from proxy.runtime.discovery import Discovered
 from proxy.runtime.outbound import ControlClient
+from proxy.runtime.process import start_process
 from proxy.runtime.supervisor import LlamaServer
 from tests.fakes.engines import (
     FAKE,
@@ -36,14 +38,20 @@ from tests.fakes.engines import (
     wait_state,
 )
 
+# The first question after the load makes it ready, the second one kills it.
+CRASHES = ("--fake-exit-health", "2")
+
 
 @pytest.fixture(autouse=True)
-def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def base(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """Give a temporary folder of our own; assert that no child, descriptor or folder is left."""
+    tmp_path_factory.getbasetemp()  # Made now, that of pytest does not come to lie in ours.
     with nothing_left(), tempfile.TemporaryDirectory(prefix="t-") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
         yield Path(name)
-        assert list(Path(name).iterdir()) == []
+        assert list(Path(name).glob("llama-proxy-*")) == []
 
 
 def states_of(engine: LlamaServer) -> list[str]:
@@ -282,7 +290,7 @@ async def test_load_program_that_cannot_be_executed_fails_at_once(
 
 async def test_wait_ready_failed_load_raises_for_everybody_who_waits() -> None:
     """Each waiter gets an error of its own, of the same kind."""
-    engine = fake_engine("--fake-exit-after", "0.2")
+    engine = fake_engine("--fake-stall", "--fake-exit-after", "0.2")
     caught: list[BaseException] = []
 
     async def wait() -> None:
@@ -362,7 +370,7 @@ async def test_crash_grandchild_of_the_crashed_is_gone(tmp_path: Path) -> None:
 
 async def test_crash_loop_fails_with_the_reason_and_the_log() -> None:
     """More crashes than the policy allows: `failed`, with why, and no more launches."""
-    engine = fake_engine("--fake-exit-ready", "0", "--fake-exit-code", "5")
+    engine = fake_engine(*CRASHES, "--fake-exit-code", "5", probe_interval_s=0.01)
     async with running(engine):
         await wait_state(engine, EngineState.FAILED)
         assert isinstance(engine.failure, EngineFailed)
@@ -377,9 +385,10 @@ async def test_crash_loop_fails_with_the_reason_and_the_log() -> None:
 async def test_restart_out_of_failed_serves_again(tmp_path: Path) -> None:
     """Somebody who has repaired what was wrong need not restart the proxy."""
     plan = tmp_path / "plan"
-    plan.write_text("--fake-exit-ready 0\n" * 2 + "\n")
+    plan.write_text("--fake-exit-health 2\n" * 2 + "\n")
     policy = RestartPolicy(first_delay_s=0.01, max_crashes=1)
-    engine = fake_engine("--fake-plan", str(plan), restart_policy=policy)
+    options = ("--fake-plan", str(plan))
+    engine = fake_engine(*options, restart_policy=policy, probe_interval_s=0.01)
     async with running(engine):
         await wait_state(engine, EngineState.FAILED)
         await engine.restart()
@@ -391,7 +400,7 @@ async def test_restart_out_of_failed_serves_again(tmp_path: Path) -> None:
 
 async def test_exit_on_failed_run_raises_with_the_log() -> None:
     """Under a service manager the end of the process is the alarm."""
-    engine = fake_engine("--fake-exit-ready", "0", exit_on_failed=True)
+    engine = fake_engine(*CRASHES, exit_on_failed=True, probe_interval_s=0.01)
     with pytest.raises(EngineFailed) as caught, trio.fail_after(PATIENCE_S):
         await engine.run()
     assert caught.value.log_tail
@@ -541,16 +550,21 @@ async def test_owner_killed_nothing_stays_but_a_folder_and_that_till_the_next_st
     """SIGKILL of the owner ends llama-server and what it forked; the next start cleans up."""
     pid_file = tmp_path / "pid"
     argv = [str(FAKE.with_name("engine_owner.py")), "engine", "--fake-grandchild", str(pid_file)]
-    owner = await trio.lowlevel.open_process(
-        [sys.executable, *argv], stdout=-1, env={**os.environ, "TMPDIR": str(base)}
+    output = bytearray()
+    owner = start_process(
+        [sys.executable, *argv], env={**os.environ, "TMPDIR": str(base)}, on_output=output.extend
     )
-    assert owner.stdout is not None
-    with trio.fail_after(PATIENCE_S):
-        pid, folder = (await owner.stdout.receive_some()).decode().split()
-    grandchild = int(await wait_file(pid_file))
-    owner.kill()
-    await owner.wait()
-    await owner.stdout.aclose()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owner.drain)
+        with trio.fail_after(PATIENCE_S):
+            while b"\n" not in output:
+                await trio.sleep(0.005)
+        grandchild = int(await wait_file(pid_file))
+        os.kill(owner.pid, signal.SIGKILL)
+        await owner.wait()
+        owner.reap()
+        await owner.release()
+    pid, folder = output.decode().split()
     await wait_gone(int(pid))
     await wait_gone(grandchild)
     assert Path(folder).exists()
