@@ -12,6 +12,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,21 @@ class Running:
     def port(self) -> int:
         """The proxy's TCP port on 127.0.0.1."""
         return self.server.port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_temporary_folder() -> Iterator[None]:
+    """Keeps what tests leave apart from what other programs on this machine do.
+
+    The path is short: a unix socket's has room for 107 bytes.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="lp-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session")

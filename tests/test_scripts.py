@@ -19,8 +19,11 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 
-# What the scripts may use of a system besides Python and uv.
-SYSTEM_COMMANDS = ("bash", "cat", "cmp", "dirname", "env", "mv", "rm", "sed", "sleep")
+# What scripts/serve may use of a system besides Python and uv, and what scripts/check may as well.
+FOR_SERVE = ("bash", "cat", "cmp", "dirname", "env", "mv", "rm", "sed")
+FOR_CHECK = ("find", "getconf", "grep", "ls", "mktemp", "touch", "tr", "xargs")
+# And the fake uv.
+FOR_UV = ("chmod", "sleep")
 
 FAKE_UV = """#!/usr/bin/env bash
 set -euo pipefail
@@ -33,9 +36,13 @@ if [[ -e "{folder}/broken" ]]; then
     rm "{folder}/broken"
     exit 7
 fi
-command="$PWD/.venv/bin/llama-proxy"
-printf '#!/usr/bin/env bash\\nprintf "%%s|" "$PWD" "$@"\\n' >"$command"
-chmod +x "$command"
+cd .venv/bin
+printf '#!/usr/bin/env bash\\nprintf "%%s|" "$PWD" "$@"\\n' >llama-proxy
+for tool in ruff flake8-async mypy lint-imports vulture interrogate; do
+    printf '#!/usr/bin/env bash\\n! cat "{folder}/%s-finds" 2>/dev/null\\n' "$tool" >"$tool"
+    chmod +x "$tool"
+done
+chmod +x llama-proxy
 """
 
 
@@ -48,10 +55,14 @@ class Sandbox:
         self.path = folder / "bin"
         self.log = folder / "uv.log"
         self.path.mkdir()
-        shutil.copytree(CHECKOUT / "scripts", self.checkout / "scripts")
+        for name in ("scripts", ".ci"):
+            shutil.copytree(CHECKOUT / name, self.checkout / name)
         for name in ("pyproject.toml", "constraints.txt"):
             shutil.copy(CHECKOUT / name, self.checkout)
-        for name in (*SYSTEM_COMMANDS, "chmod"):
+        for name in ("proxy", "tests"):
+            (self.checkout / name).mkdir()
+            (self.checkout / name / "a file.py").touch()
+        for name in (*FOR_SERVE, *FOR_CHECK, *FOR_UV):
             found = shutil.which(name)
             assert found, f"this system has no {name}"
             (self.path / name).symlink_to(found)
@@ -64,10 +75,12 @@ class Sandbox:
         (self.path / "uv").write_text(fake)
         (self.path / "uv").chmod(0o755)
 
-    def start(self, *args: str, cwd: Path, **environ: str) -> subprocess.Popen[str]:
-        """Start scripts/serve and return at once."""
+    def start(
+        self, *args: str, cwd: Path, script: str = "serve", **environ: str
+    ) -> subprocess.Popen[str]:
+        """Start a script and return at once."""
         return subprocess.Popen(
-            [str(self.checkout / "scripts/serve"), *args],
+            [str(self.checkout / "scripts" / script), *args],
             cwd=cwd,
             env={"PATH": str(self.path), **environ},
             stdout=subprocess.PIPE,
@@ -77,7 +90,13 @@ class Sandbox:
 
     def serve(self, *args: str, cwd: Path | None = None, **environ: str) -> Ended:
         """Run scripts/serve to its end."""
-        process = self.start(*args, cwd=cwd or self.folder, **environ)
+        return self._finish(self.start(*args, cwd=cwd or self.folder, **environ))
+
+    def check(self, *args: str) -> Ended:
+        """Run scripts/check to its end."""
+        return self._finish(self.start(*args, cwd=self.folder, script="check"))
+
+    def _finish(self, process: subprocess.Popen[str]) -> Ended:
         out, err = process.communicate(timeout=30)
         return Ended(process.returncode, out, err)
 
@@ -243,6 +262,48 @@ def test_serve_told_of_a_python_that_does_not_run_names_it(sandbox: Sandbox) -> 
     assert ended.code == 1
     assert "PYTHON=/nowhere/python does not run" in ended.err
     assert sandbox.installs() == 0
+
+
+def test_check_with_nothing_to_find_passes(sandbox: Sandbox) -> None:
+    """Every check runs and says that it is ok."""
+    ended = sandbox.check()
+
+    assert ended.code == 0, ended.out + ended.err
+    assert ended.out.count("ok  ") == 10
+    assert ended.out.endswith("all checks passed\n")
+
+
+@pytest.mark.parametrize(
+    ("tool", "checks"),
+    [
+        ("ruff", "lint format"),
+        ("flake8-async", "async"),
+        ("mypy", "types_linux types_macos types_windows"),
+        ("lint-imports", "layers"),
+        ("vulture", "unused"),
+        ("interrogate", "docstrings"),
+    ],
+)
+def test_check_with_one_finding_shows_it_and_fails_after_all_have_run(
+    sandbox: Sandbox, tool: str, checks: str
+) -> None:
+    """No tool's finding is lost, and none keeps the others from running."""
+    (sandbox.folder / f"{tool}-finds").write_text("proxy/a file.py: what it found\n")
+
+    ended = sandbox.check()
+
+    assert ended.code == 1
+    assert "proxy/a file.py: what it found" in ended.out
+    assert ended.out.endswith(f"checks failed: {checks}\n")
+    assert ended.out.count("ok  ") == 10 - len(checks.split())
+
+
+def test_check_told_of_an_unknown_check_names_those_that_there_are(sandbox: Sandbox) -> None:
+    """A misspelt name does not pass for a check without findings."""
+    ended = sandbox.check("tpyes")
+
+    assert ended.code == 1
+    assert "There is no such check; there are: lint format async" in ended.err
 
 
 def test_scripts_all_parse_and_can_be_run() -> None:

@@ -170,8 +170,8 @@ def _state_progress(state: str) -> float | None:
         told = json.loads(state)
         payload = told["payload"]
         stages = payload["stages"]
-        done = stages.index(payload["current"]) + float(payload["value"])
-        return min(max(done / len(stages), 0.0), 1.0)
+        done = float(stages.index(payload["current"])) + float(payload["value"])
+        return min(max(done / float(len(stages)), 0.0), 1.0)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None  # Another version tells it otherwise; nothing depends on it.
 

@@ -1,32 +1,37 @@
-"""One child process in a group of its own, with its output drained and its end in our hands.
+"""One child process with all that it forks, its output drained and its end in our hands.
 
-Owns the process from Popen to the last descriptor. On POSIX it is the leader of its own session, so
-that a terminal's Ctrl-C does not reach it and one signal reaches whatever it forked; it dies with
-us (`runtime.parent_death`). Knows nothing of HTTP, readiness or restarts.
+Owns the process from Popen to the last descriptor, and the order of its end. How a process tree is
+started and reached is the platform's (`runtime.posix_process`, `runtime.windows_process`). Knows
+nothing of HTTP, readiness or restarts.
 
-Popen is called on Trio's own thread: with `PR_SET_PDEATHSIG` the child dies with the *thread* that
-forked it, and a worker thread ends after ten idle seconds.
+Popen is called on Trio's own thread: on Linux the child dies with the *thread* that forked it, and
+a worker thread ends after ten idle seconds.
 
-Order of the end, which `reap` and `release` keep: the group is killed while its leader is still a
-zombie, so that the group's number is surely still its own; then the leader is reaped; then the pipe
+Order of the end, which `reap` and `release` keep: the tree is killed while its root is still a
+zombie, so that the group's number is surely still its own; then the root is reaped; then the pipe
 is read to its end.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
-import warnings
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from proxy.core.lifecycle import ExitStatus
-from proxy.runtime import parent_death
 from proxy.runtime.exit_watch import ExitWatch
+
+if sys.platform == "win32":
+    from proxy.runtime.windows_process import ProcessTree, spawn
+else:
+    from proxy.runtime.posix_process import ProcessTree, spawn
+
+if TYPE_CHECKING:
+    import subprocess
 
 logger = logging.getLogger("proxy.engine")
 
@@ -40,6 +45,11 @@ _LAST_OUTPUT_S = 0.5
 _KILL_WAIT_S = 5.0
 
 
+class _Output(Protocol):
+    async def receive_some(self, max_bytes: int, /) -> bytes | bytearray: ...
+    def close(self) -> None: ...
+
+
 class ManagedProcess:
     """A child process. Made by `start_process`.
 
@@ -51,7 +61,7 @@ class ManagedProcess:
     def __init__(
         self,
         popen: subprocess.Popen[bytes],
-        output: trio.lowlevel.FdStream,
+        output: _Output,
         on_output: Callable[[bytes], None],
         *,
         use_pidfd: bool = True,
@@ -64,7 +74,7 @@ class ManagedProcess:
         self._watch = ExitWatch(popen, use_pidfd=use_pidfd)
         self._drain_scope = trio.CancelScope(shield=True)
         self._drained = trio.Event()
-        self._guard = _start_guard(self.pid)
+        self._tree = ProcessTree(popen)
 
     async def drain(self) -> None:
         """Hand the child's output to the callback until it ends or `release` is called.
@@ -76,7 +86,7 @@ class ManagedProcess:
         with self._drain_scope:
             try:
                 while data := await self._output.receive_some(_READ_BYTES):
-                    self._on_output(data)
+                    self._on_output(bytes(data))
             finally:
                 self._output.close()
                 self._drained.set()
@@ -89,55 +99,45 @@ class ManagedProcess:
         await self._watch.wait()
 
     async def stop(self, grace_s: float) -> None:
-        """Ask the group to end, and kill it when it does not within `grace_s` seconds.
+        """Ask it to end, and kill it and all that it forked if it has not within `grace_s` seconds.
 
         Cancellation: the process may still run; call `stop` again, shielded.
         """
         if grace_s > 0:
-            self._signal_group(signal.SIGTERM)
-            # A stopped (SIGSTOP) process acts on SIGTERM only once it goes on.
-            self._signal_group(signal.SIGCONT)
+            self._tree.terminate()
             with trio.move_on_after(grace_s):
                 await self.wait()
                 return
             logger.warning("llama-server did not stop within %g s, killing it", grace_s)
-        self._signal_group(signal.SIGKILL)
+        self._tree.kill()
         with trio.move_on_after(_KILL_WAIT_S):
             await self.wait()
 
     def reap(self) -> ExitStatus:
-        """Kill what is left of the group, take the exit status. Call it after the process's end.
+        """Kill what is left of the tree, take the exit status. Call it after the process's end.
 
         A process that even SIGKILL did not end is given up, with the status of that signal.
         """
         if self.status is None:
-            self._signal_group(signal.SIGKILL)
+            self._tree.kill()
             returncode = self._popen.poll()
             if returncode is None:
                 logger.error("llama-server (pid %d) cannot be killed, leaving it", self.pid)
-                returncode = -signal.SIGKILL
+                returncode = -signal.SIGTERM if sys.platform == "win32" else -signal.SIGKILL
             self.status = ExitStatus(returncode)
         return self.status
 
     async def release(self) -> None:
         """Read the last output and release every descriptor. Call it, shielded, after `reap`.
 
-        Takes at most half a second, and that only when a process outside the group holds the pipe.
+        Takes at most half a second, and that only when a process outside the tree holds the pipe.
         """
         with trio.move_on_after(_LAST_OUTPUT_S):
             await self._drained.wait()
         self._drain_scope.cancel()
         self._output.close()
         self._watch.close()
-        if self._popen.stdin is not None:
-            self._popen.stdin.close()
-        if self._guard is not None:
-            await self._guard.release()
-
-    def _signal_group(self, number: int) -> None:
-        # All may be gone; macOS says "not permitted" of a group that has only zombies.
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        await self._tree.release()
 
 
 def start_process(
@@ -159,40 +159,5 @@ def start_process(
     Raises:
         OSError: When it cannot be executed: `FileNotFoundError`, `PermissionError`, and others.
     """
-    kernel = use_kernel and parent_death.kernel_kills_orphans()
-    read_end, write_end = os.pipe()
-    try:
-        popen = _popen(argv, dict(env), write_end, kernel=kernel)
-    except BaseException:
-        os.close(read_end)
-        raise
-    finally:
-        os.close(write_end)
-    output = trio.lowlevel.FdStream(read_end)
+    popen, output = spawn(argv, env, use_kernel=use_kernel)
     return ManagedProcess(popen, output, on_output, use_pidfd=use_kernel)
-
-
-def _popen(
-    argv: Sequence[str], env: dict[str, str], output: int, *, kernel: bool
-) -> subprocess.Popen[bytes]:
-    with warnings.catch_warnings():
-        # Python 3.12 and later warn of code between fork and exec in a process with threads. Ours
-        # is two system calls that take no lock.
-        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
-        return subprocess.Popen(
-            list(argv),
-            env=env if kernel else {**env, **parent_death.STDIN_ENDS_IT},
-            stdin=subprocess.DEVNULL if kernel else subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=parent_death.die_with_owner() if kernel else None,  # noqa: PLW1509
-        )
-
-
-def _start_guard(group: int) -> parent_death.Guard | None:
-    try:
-        return parent_death.Guard(group)
-    except OSError as error:
-        logger.debug("no guard for the processes that llama-server may start: %s", error)
-        return None

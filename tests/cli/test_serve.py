@@ -373,10 +373,15 @@ def test_missing_llama_server_is_told_with_status_3(tmp_path: Path) -> None:
 
 def test_crash_loop_under_exit_on_failed_is_told_with_status_3(tmp_path: Path) -> None:
     """llama-server's last lines are told; the backoff makes this take about 15 s."""
-    arguments = ["--exit-on-failed", "--", "--fake-exit-ready=0.2", "--fake-say", "my last words"]
+    plan = tmp_path / "plan"
+    plan.write_text("--fake-say first\n--fake-exit-after 0 --fake-say 'my last words'\n")
+    arguments = ["--exit-on-failed", "--", "--fake-plan", str(plan)]
     with serving(tmp_path, "--llama-server", FAKE, *arguments) as served:
-        assert served.wait_gone() == 3
+        served.read_notice()
+        os.kill(served.ready["llama_server_pid"], signal.SIGKILL)
+        # It closes its standard error last.
         told = served.told()
+        assert served.wait_gone() == 3
     assert "llama-proxy: error: llama-server crashed 6 times in 60 s" in told
     assert "my last words" in told
     assert "Traceback" not in told

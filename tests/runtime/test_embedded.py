@@ -1,9 +1,10 @@
-"""The embedded runtime: llama-server's command line, its life and its ends, each in a real process."""
+"""The embedded runtime: llama-server's command line, its life and its ends, in real processes."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from proxy.runtime import embedded
+from proxy.runtime.embedded_flags import FLAGS, Flag
 
 REPOSITORY = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-m", "proxy.runtime.embedded")
@@ -29,17 +31,17 @@ class Engine:
         self.client = client
         self.log = log
 
-    def wait_healthy(self) -> None:
+    def wait_healthy(self, path: str) -> None:
         """Return as soon as the server is ready; fail after 30 s or when it ends."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
-            try:
-                if self.client.get("/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                # Its socket is not there yet; the scheduler may run the server meanwhile.
-                os.sched_yield()
+            # httpx leaks the socket of a connection that is refused, so look first.
+            with socket.socket(socket.AF_UNIX) as probe:
+                listening = probe.connect_ex(path) == 0
+            if listening and self.client.get("/health").status_code == 200:
+                return
+            os.sched_yield()
         pytest.fail("the server did not become ready")
 
 
@@ -51,16 +53,16 @@ def started(*arguments: str, key: str | None = None) -> Iterator[Engine]:
         environ["LLAMA_API_KEY"] = key
     # A short path: that of a socket has at most 107 bytes.
     with tempfile.TemporaryDirectory() as folder:
-        socket, log = Path(folder, "engine.sock"), Path(folder, "log")
+        path, log = str(Path(folder, "engine.sock")), Path(folder, "log")
         with log.open("wb") as stderr:
             process = subprocess.Popen(
-                [*COMMAND, "--host", str(socket), *arguments],
+                [*COMMAND, "--host", path, *arguments],
                 cwd=REPOSITORY,
                 env=environ,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
-        transport = httpx.HTTPTransport(uds=str(socket))
+        transport = httpx.HTTPTransport(uds=path)
         try:
             with (
                 process,
@@ -70,7 +72,7 @@ def started(*arguments: str, key: str | None = None) -> Iterator[Engine]:
             ):
                 try:
                     engine = Engine(process, client, log)
-                    engine.wait_healthy()
+                    engine.wait_healthy(path)
                     yield engine
                 finally:
                     process.kill()
@@ -145,7 +147,7 @@ def test_request_without_the_key_of_the_environment_gets_401() -> None:
         accepted = engine.client.get("/v1/models", headers=headers)
 
         assert (refused.status_code, accepted.status_code) == (401, 200)
-        assert "secret-of-this-launch" not in " ".join(map(str, engine.process.args))
+        assert "secret-of-this-launch" not in str(engine.process.args)
         assert "secret-of-this-launch" not in engine.log.read_text()
 
 
@@ -223,24 +225,25 @@ def test_help_lists_every_flag() -> None:
     ended = run("--help")
 
     assert ended.returncode == 0
-    assert all(name in ended.stdout for flag in embedded.FLAGS for name in flag.names)
+    assert all(name in ended.stdout for flag in FLAGS for name in flag.names)
 
 
 def test_flag_names_are_in_the_table_once() -> None:
     """No two flags share a name."""
-    names = [name for flag in embedded.FLAGS for name in flag.names]
+    names = [name for flag in FLAGS for name in flag.names]
 
     assert len(names) == len(set(names))
 
 
 # A value for each flag that takes one, where its placeholder alone does not tell.
 VALUES = {
-    "N": "1", "X": "0.5", "X,...": "1,2", "MIB,...": "512", "N|auto|all": "all", "JSON": '{"a": true}',
+    "N": "1", "X": "0.5", "X,...": "1,2", "MIB,...": "512", "N|auto|all": "all",
+    "JSON": '{"a": true}',
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("flag", embedded.FLAGS, ids=lambda flag: flag.names[0])
-def test_flag_of_the_table_is_taken_by_the_binding(flag: embedded.Flag, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.names[0])
+def test_flag_of_the_table_is_taken_by_the_binding(flag: Flag, tmp_path: Path) -> None:
     """Every flag names a parameter that `xllamacpp` has, and a value that it takes."""
     file = tmp_path / "file"
     file.write_text("text")
