@@ -21,6 +21,7 @@ import trio
 
 from proxy.core.causes import EndCause
 from proxy.core.errors import ConfigError, EngineError, ProxyCrashed
+from proxy.core.hosts import is_loopback_address
 from proxy.core.launch import names_model
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.discovery import find_engine
@@ -88,7 +89,7 @@ async def open_llama_server(
         stop_grace_s=stop_grace_s,
         exit_on_failed=exit_on_failed,
     )
-    with _one_engine_error():
+    with _one_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             if wait_ready:
@@ -127,7 +128,7 @@ async def open_upstream(
         ConfigError: When the URL cannot be used.
     """
     engine = ExternalServer(url, api_key=api_key)
-    with _one_engine_error():
+    with _one_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             if wait_ready:
@@ -293,7 +294,8 @@ async def open_proxy(
         The server, accepting connections.
 
     Raises:
-        ConfigError: When it cannot listen, or a certificate cannot be used.
+        ConfigError: When it cannot listen, others than this machine can reach it and there are no
+            keys, or a certificate cannot be used.
         ProxyCrashed: When a background task fails, to which the body of the block is then
             cancelled.
 
@@ -304,6 +306,7 @@ async def open_proxy(
 
     bound = bind_sockets(host, port) if sockets is None else list(sockets)
     try:
+        _check_reach(bound, api_keys)
         settings = Settings(
             api_keys=tuple(api_keys),
             cors_origins=tuple(cors_origins),
@@ -328,11 +331,22 @@ async def open_proxy(
     server = ProxyServer(
         listener.guard, backend, _url_of(address, settings.tls), address[1], drain_s
     )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_run_typed, listener)
-        yield server
-        await server.drain()
-        nursery.cancel_scope.cancel()
+    with _one_error():
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_run_typed, listener)
+            yield server
+            await server.drain()
+            nursery.cancel_scope.cancel()
+
+
+def _check_reach(sockets: Sequence[socket.socket], api_keys: Sequence[ApiKey]) -> None:
+    for sock in sockets:
+        host = sock.getsockname()[0]
+        if not api_keys and not is_loopback_address(host):
+            raise ConfigError(
+                f"{host} is not a loopback address, so anybody who reaches it could use the model:"
+                " give clients keys with `api_keys`, or listen on 127.0.0.1."
+            )
 
 
 async def _run_typed(listener: MainListener, *, task_status: trio.TaskStatus[None]) -> None:
@@ -369,18 +383,32 @@ def _url_of(address: tuple[str, int], tls: ssl.SSLContext | None) -> str:
 
 
 @contextmanager
-def _one_engine_error() -> Iterator[None]:
-    """Let an engine's error leave our nursery as itself and not in a group of one.
+def _one_error() -> Iterator[None]:
+    """Let an error leave our nursery as itself: that there is a nursery is no caller's business.
 
-    The supervisor's error and the same one raised by a waiter count once.
+    Several that are the caller's to sort out leave as a group, as Trio has it.
     """
     try:
         yield
     except BaseExceptionGroup as group:
-        engine_errors, rest = group.split(EngineError)
-        if engine_errors is None or rest is not None:
+        alone = _alone(group)
+        if alone is None:
             raise
-        found: BaseException = engine_errors
-        while isinstance(found, BaseExceptionGroup):
-            found = found.exceptions[0]
-        raise found from None
+        context = alone.__context__
+        try:
+            raise alone
+        finally:
+            alone.__context__ = context
+
+
+def _alone(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the only error in `group`; an engine's, raised by each who waits for it, is one."""
+    if len(group.exceptions) == 1:
+        return group.exceptions[0]
+    engine_errors, rest = group.split(EngineError)
+    if engine_errors is None or rest is not None:
+        return None
+    found: BaseException = engine_errors
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

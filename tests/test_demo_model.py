@@ -22,6 +22,8 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 MODEL = REPOSITORY / "proxy" / "data" / "demo.gguf"
+# llama-server closes a connection after 100 requests, which a kept one would meet at random.
+ONE_REQUEST_EACH = httpx.Limits(max_keepalive_connections=0)
 # What is said in plain text: words, their punctuation, paragraphs.
 PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ .,:-\n")
 WEATHER = {
@@ -43,7 +45,7 @@ def client() -> Iterator[httpx.Client]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            transport = httpx.HTTPTransport(uds=path)
+            transport = httpx.HTTPTransport(uds=path, limits=ONE_REQUEST_EACH)
             with httpx.Client(
                 transport=transport, base_url="http://localhost", timeout=30
             ) as found:

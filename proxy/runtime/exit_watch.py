@@ -4,16 +4,17 @@ Owns the choice between a pidfd (Linux 5.3 and later), which Trio waits for like
 thread that blocks in the system's wait call. The child stays a zombie until its owner reaps it, so
 that its number, and that of its process group, cannot be given to anybody else meanwhile.
 
-Source: pidfd_open(2), waitid(2) with `WNOWAIT`.
+Source: pidfd_open(2); waitid(2) with `WNOWAIT`; kqueue(2), `EVFILT_PROC`, on macOS.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 import threading
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import trio
 
@@ -60,21 +61,29 @@ class ExitWatch:
 
 
 def _open_pidfd(pid: int) -> int | None:
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # An old kernel, or a container that does not allow the call.
-        return None
+    if sys.platform == "linux":
+        with suppress(OSError):  # An old kernel, or a container that does not allow the call.
+            return os.pidfd_open(pid)
+    return None
 
 
 def _wait_and_tell(
     process: subprocess.Popen[bytes], ended: trio.Event, token: trio.lowlevel.TrioToken
 ) -> None:
-    with suppress(ChildProcessError):  # Reaped before we came to wait: it has ended.
-        if sys.platform == "win32":
-            process.wait()
-        else:
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    with suppress(ChildProcessError, ProcessLookupError):  # Reaped before we came: it has ended.
+        _block_until_ended(process)
     with suppress(trio.RunFinishedError):  # Nobody is left to be told.
         token.run_sync_soon(ended.set)
+
+
+def _block_until_ended(process: subprocess.Popen[bytes]) -> None:
+    if sys.platform == "win32":
+        process.wait()
+    elif sys.platform == "darwin":  # Its `waitid` came to Python with 3.13.
+        with closing(select.kqueue()) as queue:
+            event = select.kevent(
+                process.pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT
+            )
+            queue.control([event], 1)
+    else:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)

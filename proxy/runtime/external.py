@@ -98,7 +98,8 @@ class ExternalServer(EngineView):
             self._settle()
 
     async def _until_there(self, client: ControlClient) -> None:
-        while not await self._is_there(client):
+        # A server that is not ours has no event to wait for.
+        while not await self._is_there(client):  # noqa: ASYNC110
             await trio.sleep(min(_AWAY_INTERVAL_S, self._probe_interval_s))
         found = await ask_properties(client, self._probe_timeout_s)
         self.total_slots, self.model = found.total_slots, found.model

@@ -16,15 +16,12 @@ Knows nothing of the engine's states. Source: prctl(2), killpg(3), setsid(2); ll
 
 from __future__ import annotations
 
-import sys
-
-assert sys.platform != "win32"  # noqa: S101  # tells mypy, too
-
 import ctypes
 import logging
 import os
 import signal
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -32,6 +29,8 @@ from contextlib import suppress
 import trio
 
 from proxy.runtime.exit_watch import ExitWatch
+
+assert sys.platform != "win32"  # noqa: S101  # tells mypy, too
 
 logger = logging.getLogger("proxy.engine")
 

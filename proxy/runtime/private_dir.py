@@ -13,14 +13,17 @@ Source: flock(2); tmpfiles.d(5) on locked directories; unix(7) on the length of 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
+
+if sys.platform != "win32":
+    import fcntl
 
 _PREFIX = "llama-proxy-"
 _SOCKET_NAME = "llama.sock"
@@ -116,18 +119,22 @@ def _ours_in(base: Path) -> Iterator[Path]:
 
 
 def _lock(path: Path) -> int | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+    if sys.platform == "win32":
         return None
-    try:
-        if os.fstat(descriptor).st_uid == os.geteuid():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-    except OSError:
-        pass  # Somebody holds it. A file system without locks looks the same: all is left alone.
-    os.close(descriptor)
-    return None
+    else:  # noqa: RET505  # mypy follows this form for every platform
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(path, flags)
+        except OSError:
+            return None
+        try:
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+        except OSError:
+            pass  # Somebody holds it. A file system without locks looks the same: all is left alone.
+        os.close(descriptor)
+        return None
 
 
 def _leads_to(path: Path, descriptor: int) -> bool:

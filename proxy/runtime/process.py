@@ -15,7 +15,6 @@ is read to its end.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -43,6 +42,11 @@ _READ_BYTES = 16 * 1024
 _LAST_OUTPUT_S = 0.5
 # After SIGKILL only a process stuck in the kernel (a hung GPU driver, a dead network disk) stays.
 _KILL_WAIT_S = 5.0
+
+
+# What a process that cannot be killed is said to have ended by: SIGKILL, which Windows has no name
+# for.
+_BY_FORCE = -9
 
 
 class _Output(Protocol):
@@ -123,7 +127,7 @@ class ManagedProcess:
             returncode = self._popen.poll()
             if returncode is None:
                 logger.error("llama-server (pid %d) cannot be killed, leaving it", self.pid)
-                returncode = -signal.SIGTERM if sys.platform == "win32" else -signal.SIGKILL
+                returncode = _BY_FORCE
             self.status = ExitStatus(returncode)
         return self.status
 

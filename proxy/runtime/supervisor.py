@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum, auto
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -32,11 +31,9 @@ from proxy.runtime.engine import EngineView
 from proxy.runtime.launched import Launched
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.plan import LaunchPlanner
+from proxy.runtime.private_dir import PrivateDir, make_private_dir
 from proxy.runtime.properties import ask_properties
 from proxy.runtime.readiness import wait_hung, wait_loaded, wait_stalled
-
-if TYPE_CHECKING:
-    from proxy.runtime.private_dir import PrivateDir
 
 logger = logging.getLogger("proxy.engine")
 
@@ -439,9 +436,6 @@ class LlamaServer(EngineView):
         if not self._use_unix_socket:
             yield
             return
-        # Not on Windows, which has no such locks: there it is loopback.
-        from proxy.runtime.private_dir import make_private_dir
-
         try:
             self._dir = make_private_dir()
         except OSError as error:

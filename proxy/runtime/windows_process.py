@@ -10,17 +10,16 @@ llama.cpp `tools/server/server-models.cpp`.
 
 from __future__ import annotations
 
-import sys
-
-assert sys.platform == "win32"  # noqa: S101  # tells mypy, too
-
 import ctypes
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from ctypes import wintypes
 from typing import IO
 
 import trio
+
+assert sys.platform == "win32"  # noqa: S101  # tells mypy, too
 
 _STDIN_ENDS_IT = {"LLAMA_SERVER_ROUTER_PORT": "0"}
 _EXTENDED_LIMIT_INFORMATION = 9
@@ -65,8 +64,7 @@ class ProcessTree:
         self._kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
         self._kernel32.CreateJobObjectW.restype = wintypes.HANDLE
         self._job = wintypes.HANDLE(self._kernel32.CreateJobObjectW(None, None))
-        limits = _ExtendedLimits()
-        limits.BasicLimitInformation.LimitFlags = _KILL_ON_JOB_CLOSE
+        limits = _ExtendedLimits(BasicLimitInformation=_BasicLimits(LimitFlags=_KILL_ON_JOB_CLOSE))
         self._kernel32.SetInformationJobObject(
             self._job, _EXTENDED_LIMIT_INFORMATION, ctypes.byref(limits), ctypes.sizeof(limits)
         )
@@ -105,7 +103,10 @@ class _Output:
 
 
 def spawn(
-    argv: Sequence[str], env: Mapping[str, str], *, use_kernel: bool
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    use_kernel: bool,  # noqa: ARG001  # the same interface
 ) -> tuple[subprocess.Popen[bytes], _Output]:
     """Start a process; return it, and its output to be read. `use_kernel` changes nothing here.
 

@@ -11,7 +11,7 @@ Hypercorn's and what is ours, and why (measured with Hypercorn 0.18.0, which is 
   piece of body per `receive()` of the application. So its parser never pauses, its queue never
   fills, and HTTP/2, h2c and WebSocket are never spoken.
 - An exception of one connection stays in it.
-- Header names keep their spelling and the reason phrase is passed on; Hypercorn drops both.
+- The reason phrase is passed on, as `reason` in `http.response.start`; ASGI has no place for it.
 
 It knows nothing of routes, keys or upstreams.
 """
@@ -135,7 +135,7 @@ class _Protocol(H11Protocol):
             await self._send_h11_event(
                 h11.Response(
                     status_code=event.status_code,
-                    reason=responses.get(event.status_code, "").encode(),
+                    reason=self.client_connection._outgoing_reason(event.status_code),
                     headers=self.client_connection._outgoing_headers(event.headers),
                 )
             )
@@ -175,7 +175,7 @@ class ClientConnection:
         self._in_request = False
         self._response_end = trio.Event()
         self._wanted = trio.Event()
-        self._spelling: dict[bytes, bytes] = {}
+        self._reason: bytes | None = None
         self._request_complete = True
         self._reading = trio.CancelScope()
 
@@ -348,18 +348,20 @@ class ClientConnection:
                 raise message["error"]
             return message
 
-        async def send_with_spelling(message: Message) -> None:
+        async def send_with_reason(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._spelling = {name.lower(): name for name, _ in message["headers"]}
+                self._reason = message.get("reason")
             await send(message)
 
-        await self._context.app(scope, receive_on_demand, send_with_spelling)
+        await self._context.app(scope, receive_on_demand, send_with_reason)
 
     def _outgoing_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        spelled = [(self._spelling.get(name, name), value) for name, value in headers]
         if self._context.terminated.is_set() or not self._request_complete:
-            spelled.append((b"Connection", b"close"))
-        return spelled
+            return [*headers, (b"Connection", b"close")]
+        return headers
+
+    def _outgoing_reason(self, status: int) -> bytes:
+        return responses.get(status, "").encode() if self._reason is None else self._reason
 
     def _response_over(self) -> None:
         self._in_request = False

@@ -51,7 +51,9 @@ class Downstream:
         self.status: int | None = None
         self.bytes_sent = 0
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+    async def start(
+        self, status: int, headers: list[tuple[bytes, bytes]], reason: bytes | None = None
+    ) -> None:
         """Begin the reply. The head leaves with the first bytes of the body, or with `finish`."""
         self.started = True
         self.status = status
@@ -61,7 +63,9 @@ class Downstream:
             fields.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
             and b"content-encoding" not in fields
         )
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": headers, "reason": reason}
+        )
 
     async def write(self, data: bytes) -> None:
         """Send bytes of the body; waits while the client's window is full.

@@ -300,6 +300,7 @@ class _Carriage:
                 via=self._settings.via,
                 own_cors=self._settings.own_cors,
             ),
+            head.reason,
         )
         self._exchange.status = head.status
 

@@ -12,7 +12,7 @@ from tests.promises.wire import PATIENCE_S
 
 # Promise P2: how long llama-server's slot may stay busy after its client left.
 FREE_WITHIN_S = 0.25
-# llama-server and the kernel tell of neither slots nor sockets by themselves: these tests have to ask.
+# Neither llama-server nor the kernel tells of slots and sockets by itself: these tests ask.
 _ASK_AGAIN_S = 0.002
 
 

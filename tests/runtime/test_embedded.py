@@ -23,6 +23,10 @@ REPOSITORY = Path(__file__).parent.parent.parent
 COMMAND = (sys.executable, "-m", "proxy.runtime.embedded")
 
 
+# llama-server closes a connection after 100 requests, which a kept one would meet at random.
+ONE_REQUEST_EACH = httpx.Limits(max_keepalive_connections=0)
+
+
 class Engine:
     """One running embedded server and a client of it."""
 
@@ -62,7 +66,7 @@ def started(*arguments: str, key: str | None = None) -> Iterator[Engine]:
                 stdout=subprocess.PIPE,
                 stderr=stderr,
             )
-        transport = httpx.HTTPTransport(uds=path)
+        transport = httpx.HTTPTransport(uds=path, limits=ONE_REQUEST_EACH)
         try:
             with (
                 process,

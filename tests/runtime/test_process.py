@@ -44,8 +44,7 @@ async def started(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(process.drain)
         try:
-            with trio.fail_after(PATIENCE_S):
-                yield process
+            yield process
         finally:
             with trio.move_on_after(PATIENCE_S, shield=True):
                 await process.stop(0)

@@ -165,7 +165,7 @@ async def test_launch_without_a_folder_falls_back_to_loopback(
 ) -> None:
     """A temporary folder that cannot be used does not keep the engine down."""
     monkeypatch.setattr(
-        "proxy.runtime.private_dir.make_private_dir", _raises(OSError("no space left"))
+        "proxy.runtime.supervisor.make_private_dir", _raises(OSError("no space left"))
     )
     async with running(fake_engine()) as engine:
         assert engine.address.port > 0
@@ -443,6 +443,23 @@ async def test_hung_engine_is_found_by_the_probe_and_restarted() -> None:
             assert await engine.wait_exited(1) == ExitStatus(-9)
             await engine.wait_ready()
         assert engine.generation == 2
+
+
+async def test_hung_engine_that_sends_is_left_alone_until_it_does_not() -> None:
+    """Whoever relays its bytes says so: a server too busy for the probe is not killed."""
+    options = ("--fake-hang-after", "1")
+    engine = fake_engine(*options, probe_interval_s=0.01, probe_timeout_s=0.05, hung_after=2)
+    async with running(engine):
+        sent = 0
+        with trio.move_on_after(0.5):
+            while True:
+                engine.note_activity()
+                sent += 1
+                await trio.sleep(0.01)
+        assert sent > 10
+        assert engine.generation == 1
+        with trio.fail_after(PATIENCE_S):
+            await engine.wait_exited(1)
 
 
 async def test_restart_gives_a_new_process() -> None:

@@ -1,0 +1,80 @@
+"""P4: a client that stops reading slows itself alone, costs little, and is cut off."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+import proxy
+from tests.conftest import Running
+from tests.fakes.engines import fake_engine
+from tests.fakes.engines import running as fake_running
+from tests.promises.observe import idle_after_s, until, wait_busy
+from tests.promises.wire import wire
+
+CHAT = "/v1/chat/completions"
+ENDLESS = {
+    "messages": [{"role": "user", "content": "Go on."}],
+    "stream": True,
+    "ignore_eos": True,
+    "max_tokens": 30000,
+}
+# Each event is this much longer, so that a few hundred fill every buffer between.
+PADDING = 20_000
+
+
+async def test_client_that_stops_reading_is_cut_off_after_the_send_timeout(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its slot is idle, its connection reset, and the log names the cause."""
+    caplog.set_level(logging.INFO, "proxy.exchange")
+    async with (
+        fake_running(fake_engine()) as engine,
+        proxy.open_proxy(engine, port=0, send_timeout_s=0.2) as server,
+        wire(server.port, receive_buffer=4096) as client,
+    ):
+        await client.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+        await wait_busy(engine, 1)
+        await until(lambda: server.in_flight == 0 and server.connections == 0)
+        await idle_after_s(engine)
+    assert "client_too_slow" in caplog.text
+
+
+async def test_client_that_stops_reading_does_not_slow_another(running: Running) -> None:
+    """The other's answer arrives whole while the first is blocked."""
+    async with wire(running.port, receive_buffer=4096) as stuck, wire(running.port) as other:
+        await stuck.post(CHAT, {**ENDLESS, "logprobs": True, "top_logprobs": 20})
+        await wait_busy(running.engine, 1)
+        await other.post(CHAT, {**ENDLESS, "max_tokens": 200})
+        await other.read_until(b"[DONE]")
+        await until(lambda: running.server.in_flight == 1)
+
+
+async def test_stalled_readers_cost_the_proxy_little() -> None:
+    """Memory per client that takes nothing stays under 256 KiB, however much llama-server has."""
+    clients = 20
+    async with (
+        fake_running(fake_engine("--fake-slots", str(clients))) as engine,
+        proxy.open_proxy(engine, port=0) as server,
+    ):
+        async with wire(server.port) as client:
+            await client.post(f"{CHAT}?events=10&padding={PADDING}", ENDLESS)
+            await client.read_until(b"[DONE]")
+        before = resident_bytes()
+        wires = [wire(server.port, receive_buffer=4096) for _ in range(clients)]
+        for opened in wires:
+            stuck = await opened.__aenter__()
+            await stuck.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+        await wait_busy(engine, clients)
+        await until(lambda: server.in_flight == clients)
+        assert (resident_bytes() - before) / clients < 256 * 1024
+        for opened in wires:
+            await opened.__aexit__(None, None, None)
+        await until(lambda: server.in_flight == 0)
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory."""
+    with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123
+        return int(statm.read().split()[1]) * 4096
