@@ -14,7 +14,6 @@ import os
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,7 +21,6 @@ import trio
 from proxy.core.causes import EndCause
 from proxy.core.errors import ConfigError, EngineError, ProxyCrashed
 from proxy.core.hosts import is_loopback_address
-from proxy.core.launch import names_model
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.discovery import find_engine
 from proxy.runtime.external import ExternalServer
@@ -83,8 +81,9 @@ async def open_llama_server(
     """
     engine = LlamaServer(
         find_engine(llama_server, os.environ),
-        model_path=_model_path(model, extra_args, router=router),
+        model_path=model,
         extra_args=extra_args,
+        router=router,
         load_stall_s=load_stall_s,
         stop_grace_s=stop_grace_s,
         exit_on_failed=exit_on_failed,
@@ -96,18 +95,6 @@ async def open_llama_server(
                 await engine.wait_ready()
             yield engine
             nursery.cancel_scope.cancel()
-
-
-def _model_path(
-    model: str | os.PathLike[str] | None, extra_args: Sequence[str], *, router: bool
-) -> str | None:
-    if model is not None:
-        if router:
-            raise ConfigError("A router takes no model: give either, not both.")
-        return os.fspath(model)
-    if router or names_model(extra_args):
-        return None
-    return str(files("proxy.data").joinpath("demo.gguf"))
 
 
 @asynccontextmanager

@@ -195,11 +195,11 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), sentence)
     for pattern, sentence in (
         (
-            r"invalid argument: (-{1,2}[a-z][\w.-]*)",
+            r"(?:invalid argument: |not know the argument ')(-{1,2}[a-z][\w.-]*)",
             "llama-server does not know the argument {0}.",
         ),
         (
-            r"error while handling argument \"(-{1,2}[a-z][\w.-]*)\"",
+            r"(?:while handling argument \"|not fit the argument )(-{1,2}[a-z][\w.-]*)",
             "llama-server cannot use the value that it was given for {0}.",
         ),
         (

@@ -132,7 +132,7 @@ def _lock(path: Path) -> int | None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return descriptor
         except OSError:
-            pass  # Somebody holds it. A file system without locks looks the same: all is left alone.
+            pass  # Somebody holds it; a file system without locks looks the same.
         os.close(descriptor)
         return None
 

@@ -64,7 +64,10 @@ async def wait_loaded(client: ControlClient, signs: SignsOfLife, timeout_s: floa
 
 async def wait_stalled(signs: SignsOfLife, stall_s: float) -> None:
     """Return when nothing has been heard for `stall_s` seconds."""
-    while trio.current_time() < (deadline := signs.last + stall_s):
+    while True:
+        deadline = signs.last + stall_s
+        if trio.current_time() >= deadline:
+            return
         await trio.sleep_until(deadline)
 
 
@@ -77,7 +80,7 @@ async def wait_hung(
     when all of its HTTP threads are busy and none is left for the probe.
     """
     missed = 0
-    while missed < misses:  # noqa: ASYNC110  # nothing but asking tells
+    while missed < misses:
         await trio.sleep(interval_s)
         asked = trio.current_time()
         answered = await probe(client, timeout_s) is not None

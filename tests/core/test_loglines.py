@@ -196,6 +196,11 @@ def test_explain_failure_particular_reason_wins(line: str, words: str) -> None:
     ("line", "words"),
     [
         ("error: invalid argument: --bogus", "does not know the argument --bogus."),
+        (
+            "error: the embedded runtime does not know the argument '--bogus': l",
+            "argument --bogus.",
+        ),
+        ("error: the value 'abc' does not fit the argument -c: expected N", "given for -c."),
         ('error while handling argument "-c": stoi', "the value that it was given for -c."),
         (
             "/x/y: error while loading shared libraries: libcudart.so.12: cannot open it",

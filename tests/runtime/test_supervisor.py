@@ -23,8 +23,9 @@ from proxy.core.errors import (
     EngineNotFound,
 )
 from proxy.core.lifecycle import EngineState, ExitStatus, RestartPolicy
-from proxy.runtime.discovery import Discovered
+from proxy.runtime.discovery import Discovered, find_engine
 from proxy.runtime.outbound import ControlClient
+from proxy.runtime.plan import DEMO_MODEL
 from proxy.runtime.process import start_process
 from proxy.runtime.supervisor import LlamaServer
 from tests.fakes.engines import (
@@ -619,3 +620,55 @@ async def test_log_one_line_for_each_change_and_llama_servers_at_debug(
     ]
     quiet = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
     assert any("model loaded" in line for line in quiet)
+
+
+# --- llama.cpp itself, as the embedded runtime has it
+
+
+def embedded_engine(model: Path, *options: str) -> LlamaServer:
+    """Return an engine that runs llama.cpp's own server."""
+    policy = RestartPolicy(first_delay_s=0.01)
+    found = find_engine("embedded", os.environ)
+    return LlamaServer(found, model_path=model, extra_args=options, restart_policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "does not exist"),
+        (b"", "not a GGUF"),
+        (b"no model at all", "not a GGUF"),
+        (DEMO_MODEL.read_bytes()[:100_000], "damaged or incomplete"),
+    ],
+    ids=["missing", "empty", "another kind", "cut off"],
+)
+async def test_llama_cpp_model_that_cannot_be_loaded_is_told_why(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    """The reason is read from what llama.cpp really says."""
+    model = tmp_path / "model.gguf"
+    if content is not None:
+        model.write_bytes(content)
+    error = await failure_of(embedded_engine(model))
+    assert words in error.reason
+    assert str(tmp_path) not in error.reason
+    assert any("exiting due to model loading error" in line for line in error.log_tail)
+
+
+async def test_llama_cpp_unknown_argument_is_told_by_name() -> None:
+    """The user reads which of their arguments is wrong."""
+    error = await failure_of(embedded_engine(DEMO_MODEL, "--bogus"))
+    assert error.reason == "llama-server does not know the argument --bogus."
+
+
+async def test_llama_cpp_killed_serves_again_on_the_same_path() -> None:
+    """The socket's file survives SIGKILL; the next launch binds there nevertheless."""
+    async with running(embedded_engine(DEMO_MODEL)) as engine:
+        address = engine.address
+        os.kill(engine.pid or 0, signal.SIGKILL)
+        with trio.fail_after(PATIENCE_S):
+            await engine.wait_exited(1)
+            await engine.wait_ready()
+        assert engine.address == address
+        assert (engine.model, engine.total_slots) == ("demo", 4)
+    assert engine.last_exit == ExitStatus(0)

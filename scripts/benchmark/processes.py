@@ -1,0 +1,171 @@
+"""The benchmark's child processes: started, watched and ended; and what they cost.
+
+Owns every child: each has a session of its own, and `Children` ends the whole group of each one
+when its block is left, however it is left. Linux only, as `/proc` and epoll are.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+# A peer that has imported a whole web stack on a busy machine.
+_READY_TIMEOUT_S = 30.0
+_STOP_GRACE_S = 5.0
+_LOOK_INTERVAL_S = 0.01
+_PAGE_BYTES = resource.getpagesize()
+
+
+class BenchmarkError(Exception):
+    """A run cannot go on; the message says why, for people."""
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of all threads of a process, user and system, in seconds.
+
+    The same sum as in `/proc/PID/stat`, in nanoseconds instead of ticks of 10 ms.
+
+    Source: clock_getcpuclockid(3); `include/linux/posix-timers.h` for the clock's number.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def resident_bytes(pid: int) -> int:
+    """Return a process's resident set, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+
+
+class Child:
+    """One child process.
+
+    Args:
+        process: The process, leader of its own session.
+        name: For messages.
+        errors: Where its standard error goes.
+    """
+
+    def __init__(self, process: subprocess.Popen[str], name: str, errors: IO[str]) -> None:
+        self._process = process
+        self._name = name
+        self._errors = errors
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def read_line(self) -> str:
+        """Wait for the first line that it prints.
+
+        Raises:
+            BenchmarkError: When it ends before.
+        """
+        assert self._process.stdout is not None  # noqa: S101  # asked for when it was started
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._failed("ended before it was ready")
+        return line.strip()
+
+    def wait_until(self, ready: Callable[[], bool], *, interval_s: float = _LOOK_INTERVAL_S) -> None:
+        """Wait until `ready` returns True.
+
+        Raises:
+            BenchmarkError: When the process ends before, or takes too long.
+        """
+        give_up_at = time.monotonic() + _READY_TIMEOUT_S
+        while not ready():
+            try:
+                self._process.wait(interval_s)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < give_up_at:
+                    continue
+            raise self._failed("did not get ready")
+
+    def read_all(self) -> str:
+        """Wait for its end and return what it printed.
+
+        Raises:
+            BenchmarkError: When it ends with another status than 0.
+        """
+        printed, _ = self._process.communicate()
+        if self._process.returncode:
+            raise self._failed(f"ended with status {self._process.returncode}")
+        return printed
+
+    def stop(self) -> None:
+        """End it and everything that it started; idempotent."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(_STOP_GRACE_S)
+            except subprocess.TimeoutExpired:
+                pass
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # nobody of its group is left
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._errors.close()
+
+    def _failed(self, what: str) -> BenchmarkError:
+        self._errors.seek(0)
+        said = self._errors.read()[-2000:].strip()
+        return BenchmarkError(f"{self._name} {what}." + (f" It said:\n{said}" if said else ""))
+
+
+class Children:
+    """The children of one block, ended in reverse order when it is left."""
+
+    def __init__(self) -> None:
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for child in reversed(self._children):
+            child.stop()
+
+    def start(self, name: str, arguments: Sequence[str], *, prints: bool = True) -> Child:
+        """Start this Python with `arguments`.
+
+        Args:
+            name: For messages.
+            arguments: What follows the interpreter.
+            prints: Whether its standard output is read by us; else it is dropped.
+        """
+        # Without those that would configure a peer: a run is what its command line says.
+        environ = {key: value for key, value in os.environ.items() if not _configures(key)}
+        errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by stop
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if prints else subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+            env=environ,
+            start_new_session=True,
+        )
+        child = Child(process, name, errors)
+        self._children.append(child)
+        return child
+
+
+def _configures(variable: str) -> bool:
+    return variable.startswith(("LLAMA_", "UVICORN_")) or variable.lower().endswith("_proxy")
