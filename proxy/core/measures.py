@@ -1,7 +1,8 @@
 """Counts and distributions of what the proxy did, without any exporter's types.
 
-Owns plain numbers: they are added to as exchanges end and read when somebody asks. Label values come from
-closed sets (route labels, end causes, phases), so their number is bounded whatever clients send.
+Owns plain numbers: they are added to as exchanges end and read when somebody asks. Label values
+come from closed sets (route labels, end causes, phases), so their number is bounded whatever
+clients send.
 """
 
 from __future__ import annotations

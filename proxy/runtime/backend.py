@@ -89,7 +89,7 @@ class Backend:
         self._engine_changed()
 
     async def run(self) -> None:
-        """Carry out the restarts that are asked for until cancelled, then leave the engine alone."""
+        """Carry out restarts that are asked for, until cancelled; then leave the engine alone."""
         try:
             while True:
                 await self._restart_wanted.wait()

@@ -21,6 +21,7 @@ import trio
 from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import reply_for
 from proxy.core.errors import HttpError
+from proxy.core.measures import Measures
 from proxy.runtime.gate import Ticket
 from proxy.runtime.upstream import UpstreamConnection
 
@@ -43,6 +44,8 @@ class Exchange:
         bytes_out: Bytes of body sent to the client.
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
+        prompt_tokens: Tokens of the prompt, as llama-server told at the end; 0 if it did not.
+        completion_tokens: Tokens of the answer, likewise.
         generation: The engine's launch that it talks to; None until it connects.
     """
 
@@ -60,6 +63,8 @@ class Exchange:
     ticket: Ticket | None = None
     upstream: UpstreamConnection | None = None
     generation: int | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def end(self, cause: EndCause, error: HttpError | None = None) -> None:
@@ -101,9 +106,10 @@ class Exchange:
 
 
 class ExchangeRegistry:
-    """The exchanges in flight, by request id."""
+    """The exchanges in flight, and the measures of those that ended."""
 
     def __init__(self) -> None:
+        self.measures = Measures()
         self._live: dict[Exchange, None] = {}
         self._released = trio.Event()
 
@@ -127,6 +133,7 @@ class ExchangeRegistry:
             exchange.phase = Phase.ENDED
             del self._live[exchange]
             self._released.set()
+            _measure_end(exchange, self.measures)
             _log_end(exchange)
 
     def end_all(
@@ -151,9 +158,29 @@ class ExchangeRegistry:
             await self._released.wait()
 
 
+def _measure_end(exchange: Exchange, measures: Measures) -> None:
+    now = trio.current_time()
+    admitted, first_byte = exchange.admitted_at, exchange.first_byte_at
+    measures.exchanges[exchange.route, _cause(exchange)] += 1
+    measures.bytes_sent += exchange.bytes_out
+    measures.count_phase(Phase.QUEUED.value, (admitted or now) - exchange.started_at)
+    if admitted is not None:
+        measures.count_phase(Phase.PREFILL.value, (first_byte or now) - admitted)
+    if first_byte is not None:
+        measures.count_phase(Phase.DECODE.value, now - first_byte)
+        measures.count_first_token(exchange.route, first_byte - exchange.started_at)
+    measures.tokens["prompt"] += exchange.prompt_tokens
+    measures.tokens["completion"] += exchange.completion_tokens
+
+
+def _cause(exchange: Exchange) -> str:
+    """Return its end cause; an exchange that was cancelled from outside ends with the server."""
+    return (exchange.cause or EndCause.SHUTTING_DOWN).value
+
+
 def _log_end(exchange: Exchange) -> None:
     now = trio.current_time()
-    cause = exchange.cause.value if exchange.cause is not None else EndCause.SHUTTING_DOWN.value
+    cause = _cause(exchange)
     fields = {
         "request_id": exchange.request_id,
         "method": exchange.method,

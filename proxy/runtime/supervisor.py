@@ -17,16 +17,16 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import Enum, auto
 from pathlib import Path
 
 import trio
 
 from proxy.core.errors import EngineError, EngineFailed, EngineLoadFailed, EngineNotFound
 from proxy.core.lifecycle import EngineEvent, EngineState, ExitStatus, GiveUp, RestartPolicy
-from proxy.core.loglines import LogBatch, LogRing, explain_failure
+from proxy.core.loglines import LogBatch, LogRing
 from proxy.runtime.address import Address
 from proxy.runtime.discovery import Discovered
+from proxy.runtime.endings import ASKED_FOR, UNRESPONSIVE, Ending, explain, why_not_executed
 from proxy.runtime.engine import EngineView
 from proxy.runtime.launched import Launched
 from proxy.runtime.outbound import ControlClient
@@ -46,23 +46,6 @@ _KEPT_EXITS = 16
 # Beyond the grace: SIGKILL's wait, the last output, the guard. Each has a bound of its own; this is
 # the sum.
 _END_MARGIN_S = 10.0
-
-
-class _Ending(Enum):
-    """Why a launch is over."""
-
-    NOT_STARTED = auto()
-    EXITED = auto()
-    STALLED = auto()
-    HUNG = auto()
-    RESTART = auto()
-    STOP = auto()
-
-
-# These want llama-server gone, not stopped: it does not react, so a grace would only prolong the
-# outage.
-_UNRESPONSIVE = frozenset({_Ending.STALLED, _Ending.HUNG})
-_ASKED_FOR = frozenset({_Ending.RESTART, _Ending.STOP})
 
 
 class LlamaServer(EngineView):
@@ -142,7 +125,7 @@ class LlamaServer(EngineView):
         self._program_missing = False
         self._was_ready = False
         self._running = False
-        self._request: _Ending | None = None
+        self._request: Ending | None = None
         self._request_made = trio.Event()
         self._more_lines = trio.Event()
 
@@ -201,7 +184,7 @@ class LlamaServer(EngineView):
         Cancellation: the restart takes place nevertheless.
         """
         before = self.generation
-        self._ask(_Ending.RESTART)
+        self._ask(Ending.RESTART)
         while self.generation == before:
             if self._finished:
                 self._raise_if_over()
@@ -214,7 +197,7 @@ class LlamaServer(EngineView):
         """
         if not self._running:
             return
-        self._ask(_Ending.STOP)
+        self._ask(Ending.STOP)
         while not self._finished:
             await self._changed.wait()
 
@@ -243,19 +226,19 @@ class LlamaServer(EngineView):
     async def _supervise(self, task_status: trio.TaskStatus[None]) -> None:
         while True:
             ending = await self._run_launch(task_status)
-            if ending not in _ASKED_FOR:
+            if ending not in ASKED_FOR:
                 ending = await self._after_crash(ending)
-            if ending is _Ending.STOP:
+            if ending is Ending.STOP:
                 return
             task_status = trio.TASK_STATUS_IGNORED
 
-    async def _run_launch(self, task_status: trio.TaskStatus[None]) -> _Ending:
+    async def _run_launch(self, task_status: trio.TaskStatus[None]) -> Ending:
         """Launch once; return why it is over, when nothing of it is left."""
         try:
             launch = self._start()
         except OSError as error:
             return self._did_not_start(error)
-        ending = _Ending.STOP  # What a cancellation amounts to.
+        ending = Ending.STOP  # What a cancellation amounts to.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(launch.process.drain)
             task_status.started()
@@ -286,30 +269,30 @@ class LlamaServer(EngineView):
         self._dir.forget_socket()
         return self._dir.socket_path
 
-    def _did_not_start(self, error: OSError) -> _Ending:
+    def _did_not_start(self, error: OSError) -> Ending:
         logger.error("llama-server cannot be executed: %s", error)
-        self._not_started = _why_not_executed(error)
+        self._not_started = why_not_executed(error)
         self._program_missing = isinstance(error, FileNotFoundError)
         self.generation += 1
         self._remember_exit(_NOT_STARTED)
         self.failure = None
         self._move(EngineEvent.LAUNCH, self._planner.description)
         self._move(EngineEvent.EXITED, self._not_started)
-        return _Ending.NOT_STARTED
+        return Ending.NOT_STARTED
 
-    async def _race(self, launch: Launched) -> _Ending:
-        endings: list[_Ending] = []
+    async def _race(self, launch: Launched) -> Ending:
+        endings: list[Ending] = []
         async with trio.open_nursery() as nursery:
 
-            async def enter(wait: Callable[[], Awaitable[object]], ending: _Ending) -> None:
+            async def enter(wait: Callable[[], Awaitable[object]], ending: Ending) -> None:
                 await wait()
                 endings.append(ending)
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(enter, launch.process.wait, _Ending.EXITED)
-            nursery.start_soon(enter, self._request_made.wait, _Ending.RESTART)
-            nursery.start_soon(enter, lambda: self._until_stalled(launch), _Ending.STALLED)
-            nursery.start_soon(enter, lambda: self._until_hung(launch), _Ending.HUNG)
+            nursery.start_soon(enter, launch.process.wait, Ending.EXITED)
+            nursery.start_soon(enter, self._request_made.wait, Ending.RESTART)
+            nursery.start_soon(enter, lambda: self._until_stalled(launch), Ending.STALLED)
+            nursery.start_soon(enter, lambda: self._until_hung(launch), Ending.HUNG)
         return self._request or endings[0]
 
     async def _until_stalled(self, launch: Launched) -> None:
@@ -337,13 +320,13 @@ class LlamaServer(EngineView):
             misses=self._hung_after,
         )
 
-    async def _end(self, launch: Launched, ending: _Ending) -> None:
+    async def _end(self, launch: Launched, ending: Ending) -> None:
         """End the process if it has not ended, tell, release everything. Bounded by the caller."""
         detail = ""
-        if ending in _UNRESPONSIVE:
+        if ending in UNRESPONSIVE:
             detail = "killed, it did not react, "
             await launch.process.stop(0)
-        elif ending in _ASKED_FOR:
+        elif ending in ASKED_FOR:
             self._move(EngineEvent.STOP)
             await launch.process.stop(self._stop_grace_s)
         status = launch.process.reap()
@@ -356,7 +339,7 @@ class LlamaServer(EngineView):
         self._exits[self.generation] = self.last_exit = status
         self._exits.pop(self.generation - _KEPT_EXITS, None)
 
-    async def _after_crash(self, ending: _Ending) -> _Ending:
+    async def _after_crash(self, ending: Ending) -> Ending:
         """Decide what follows; return RESTART or STOP when it is time for it."""
         reason = self._explain(ending)
         if not self._was_ready:
@@ -368,32 +351,28 @@ class LlamaServer(EngineView):
         logger.warning("%s Restarting in %.1f s", reason, decision.delay_s)
         return await self._pause(decision.delay_s)
 
-    async def _after_loop(self, decision: GiveUp, reason: str) -> _Ending:
+    async def _after_loop(self, decision: GiveUp, reason: str) -> Ending:
         loop = f"llama-server crashed {decision.crashes} times in {decision.window_s:g} s. {reason}"
         failure = self._fail(EngineFailed(loop, self._log_tail()))
         if self._exit_on_failed:
             raise failure
         return await self._pause(float("inf"))
 
-    async def _pause(self, delay_s: float) -> _Ending:
+    async def _pause(self, delay_s: float) -> Ending:
         with trio.move_on_after(delay_s):
             await self._request_made.wait()
-        if self._request is _Ending.STOP:
-            return _Ending.STOP
-        if self._request is _Ending.RESTART:
+        if self._request is Ending.STOP:
+            return Ending.STOP
+        if self._request is Ending.RESTART:
             self._policy.reset()
         else:
             self.restarts += 1
-        return _Ending.RESTART
+        return Ending.RESTART
 
-    def _explain(self, ending: _Ending) -> str:
-        if ending is _Ending.NOT_STARTED:
+    def _explain(self, ending: Ending) -> str:
+        if ending is Ending.NOT_STARTED:
             return self._not_started
-        if ending is _Ending.STALLED:
-            return f"llama-server logged nothing for {self._load_stall_s:g} s while it was loading."
-        if ending is _Ending.HUNG:
-            return "llama-server did not answer any more and was killed."
-        return explain_failure(self._launch_lines(), self.last_exit)
+        return explain(ending, self._launch_lines(), self.last_exit, self._load_stall_s)
 
     def _launch_lines(self) -> tuple[str, ...]:
         """What the last launch said: an earlier one may have ended for another reason."""
@@ -413,8 +392,8 @@ class LlamaServer(EngineView):
         self._running = False
         self._finish()
 
-    def _ask(self, request: _Ending) -> None:
-        if self._request is not _Ending.STOP:
+    def _ask(self, request: Ending) -> None:
+        if self._request is not Ending.STOP:
             self._request = request
         self._request_made.set()
 
@@ -445,11 +424,3 @@ class LlamaServer(EngineView):
         with self._dir:
             yield
         self._dir = None
-
-
-def _why_not_executed(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "The llama-server program is not there any more."
-    if isinstance(error, PermissionError):
-        return "The llama-server program may not be executed by this user."
-    return "The llama-server program is not made for this machine."

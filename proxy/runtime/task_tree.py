@@ -1,7 +1,7 @@
 """The live Trio task tree, as data: who is whose child at this moment.
 
-Owns a copy of the names and the nesting, taken at once and without running anything. A task's name is what
-its nursery was told; names hold request ids and routes, never secrets.
+Owns a copy of the names and the nesting, taken at once and without running anything. A task's name
+is what its nursery was told; names hold request ids and routes, never secrets.
 
 Source: `trio.lowlevel.Task.child_nurseries`, `Nursery.child_tasks`.
 """

@@ -70,7 +70,7 @@ class Downstream:
     async def write(self, data: bytes) -> None:
         """Send bytes of the body; waits while the client's window is full.
 
-        Of an event stream only whole events are sent, so that an error event can follow at any time.
+        Of an event stream only whole events are sent, so that an error event can follow any time.
         """
         if self._is_stream:
             data = self._whole_events(data)

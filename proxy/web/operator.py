@@ -22,7 +22,9 @@ from proxy.core.sse import comment, encode
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.supervisor import LlamaServer
+from proxy.runtime.task_tree import task_tree
 from proxy.web.connection import AsgiApp
+from proxy.web.metrics import METRICS_TYPE, make_exporter
 
 # The same as the log ring keeps.
 _ALL_LINES = 500
@@ -71,6 +73,7 @@ def make_operator_app(backend: Backend) -> AsgiApp:
     app = QuartTrio("proxy.web.operator")
     _add_exchanges(app, backend)
     _add_engine(app, backend)
+    _add_insight(app, backend)
 
     @app.errorhandler(HTTPException)
     async def not_ours(_: HTTPException) -> Response:
@@ -117,6 +120,22 @@ def _add_engine(app: QuartTrio, backend: Backend) -> None:
             response.timeout = None
             return response
         return _json({"lines": engine.logs.tail(_ALL_LINES)})
+
+
+def _add_insight(app: QuartTrio, backend: Backend) -> None:
+    metrics = make_exporter(backend)
+
+    @app.get("/proxy/metrics")
+    async def show_metrics() -> Response:
+        return Response(metrics(), content_type=METRICS_TYPE)
+
+    @app.get("/proxy/tasks")
+    async def show_tasks() -> Response:
+        tree = task_tree()
+        if "text/plain" in request.headers.get("Accept", ""):
+            text = "\n".join(tree.as_lines()) + "\n"
+            return Response(text, content_type="text/plain; charset=utf-8")
+        return _json(tree.as_object())
 
 
 async def _follow(engine: LlamaServer) -> AsyncIterator[bytes]:

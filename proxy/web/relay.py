@@ -93,6 +93,7 @@ class Relay:
             request_id=request.request_id,
             http_version=scope["http_version"],
         )
+        trio.lowlevel.current_task().name = f"exchange {request.request_id} {request.route.label}"
         with self._backend.exchanges.open(exchange):
             await _Carriage(self._backend, self._settings, request, exchange, downstream).run(
                 connection, receive
