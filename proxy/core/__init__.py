@@ -1,1 +1,1 @@
-"""Sans-IO decisions and codecs: plain functions and small state machines, no clock, no socket, no file."""
+"""Sans-IO decisions and codecs: no clock, no socket, no file."""

@@ -191,60 +191,57 @@ _DAMAGED = (
 # The first pattern that is found in any line wins, so the particular precedes the general: after
 # "out of memory" llama-server also says "failed to load model". `{0}` is what the pattern's group
 # caught.
-_REASONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), sentence)
-    for pattern, sentence in (
-        (
-            r"(?:invalid argument: |not know the argument ')(-{1,2}[a-z][\w.-]*)",
-            "llama-server does not know the argument {0}.",
-        ),
-        (
-            r"(?:while handling argument \"|not fit the argument )(-{1,2}[a-z][\w.-]*)",
-            "llama-server cannot use the value that it was given for {0}.",
-        ),
-        (
-            r"error while handling environment variable \"(\w+)\"",
-            "llama-server cannot use the value of the environment variable {0}.",
-        ),
-        (
-            r"error while loading shared libraries: ([\w.+-]+):",
-            "llama-server cannot start: the shared library {0} is missing on this machine.",
-        ),
-        (
-            r"version [`']((?:GLIBC|GLIBCXX)_[\w.]+)' not found",
-            "llama-server cannot start: it was built for a newer system, which has {0}.",
-        ),
-        (
-            r"library not loaded: (?:\S*/)?([\w.+-]+)",
-            "llama-server cannot start: the shared library {0} is missing on this machine.",
-        ),
-        (
-            r"couldn't bind http server socket",
-            "The address that llama-server was to listen on is in use or not allowed.",
-        ),
-        (_NO_MEMORY, _USE_LESS_MEMORY),
-        (
-            r"failed to open .*permission denied",
-            "The model file may not be read by this user.",
-        ),
-        (
-            r"failed to open .*no such file",
-            "The model file does not exist.",
-        ),
-        (
-            r"unknown model architecture: '([\w.-]+)'",
-            "This llama-server does not know the model architecture {0}; a newer one may.",
-        ),
-        (_DAMAGED, "The model file is damaged or incomplete; download it again."),
-        (
-            r"invalid magic characters|failed to read magic|bad gguf version|ggufv1 is no longer",
-            "The model file is not a GGUF file.",
-        ),
-        (
-            r"exiting due to model loading error|failed to load model|error loading model",
-            "llama-server could not load the model.",
-        ),
-    )
+_REASONS: tuple[tuple[str, str], ...] = (
+    (
+        r"(?:invalid argument: |not know the argument ')(-{1,2}[a-z][\w.-]*)",
+        "llama-server does not know the argument {0}.",
+    ),
+    (
+        r"(?:while handling argument \"|not fit the argument )(-{1,2}[a-z][\w.-]*)",
+        "llama-server cannot use the value that it was given for {0}.",
+    ),
+    (
+        r"error while handling environment variable \"(\w+)\"",
+        "llama-server cannot use the value of the environment variable {0}.",
+    ),
+    (
+        r"error while loading shared libraries: ([\w.+-]+):",
+        "llama-server cannot start: the shared library {0} is missing on this machine.",
+    ),
+    (
+        r"version [`']((?:GLIBC|GLIBCXX)_[\w.]+)' not found",
+        "llama-server cannot start: it was built for a newer system, which has {0}.",
+    ),
+    (
+        r"library not loaded: (?:\S*/)?([\w.+-]+)",
+        "llama-server cannot start: the shared library {0} is missing on this machine.",
+    ),
+    (
+        r"couldn't bind http server socket",
+        "The address that llama-server was to listen on is in use or not allowed.",
+    ),
+    (_NO_MEMORY, _USE_LESS_MEMORY),
+    (
+        r"failed to open .*permission denied",
+        "The model file may not be read by this user.",
+    ),
+    (
+        r"failed to open .*no such file",
+        "The model file does not exist.",
+    ),
+    (
+        r"unknown model architecture: '([\w.-]+)'",
+        "This llama-server does not know the model architecture {0}; a newer one may.",
+    ),
+    (_DAMAGED, "The model file is damaged or incomplete; download it again."),
+    (
+        r"invalid magic characters|failed to read magic|bad gguf version|ggufv1 is no longer",
+        "The model file is not a GGUF file.",
+    ),
+    (
+        r"exiting due to model loading error|failed to load model|error loading model",
+        "llama-server could not load the model.",
+    ),
 )
 
 # Signals that say why by themselves; the numbers are the same on Linux and macOS.
@@ -263,8 +260,10 @@ def explain_failure(lines: Iterable[str], status: ExitStatus | None) -> str:
     """
     kept = tuple(lines)
     for pattern, sentence in _REASONS:
+        # Compiled here, not at import: most llama-servers never fail.
+        searched = re.compile(pattern, re.IGNORECASE)
         for line in kept:
-            if found := pattern.search(line):
+            if found := searched.search(line):
                 return sentence.format(*found.groups())
     if status is None:
         return "llama-server did not get ready."

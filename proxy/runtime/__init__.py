@@ -1,1 +1,1 @@
-"""The Trio side: the llama-server process, its supervisor, the upstream connection, the gate and the exchange."""
+"""The Trio side: the llama-server process, the way to it, the gate and the exchange."""

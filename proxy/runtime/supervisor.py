@@ -241,8 +241,9 @@ class LlamaServer(EngineView):
         ending = Ending.STOP  # What a cancellation amounts to.
         async with trio.open_nursery() as nursery:
             nursery.start_soon(launch.process.drain)
-            task_status.started()
             try:
+                self._move(EngineEvent.LAUNCH, f"{self._planner.description}, pid {self.pid}")
+                task_status.started()
                 ending = await self._race(launch)
             finally:
                 with trio.move_on_after(self._stop_grace_s + _END_MARGIN_S, shield=True):
@@ -260,7 +261,6 @@ class LlamaServer(EngineView):
         self.generation += 1
         self.failure = None
         self.load_progress = None
-        self._move(EngineEvent.LAUNCH, f"{self._planner.description}, pid {self.pid}")
         return launch
 
     def _socket_path(self) -> Path | None:
@@ -332,8 +332,10 @@ class LlamaServer(EngineView):
         status = launch.process.reap()
         self._launch = None
         self._remember_exit(status)
-        self._move(EngineEvent.EXITED, detail + status.describe())
-        await launch.close()
+        try:
+            self._move(EngineEvent.EXITED, detail + status.describe())
+        finally:
+            await launch.close()  # noqa: ASYNC102  # the caller shields and bounds all of it
 
     def _remember_exit(self, status: ExitStatus) -> None:
         self._exits[self.generation] = self.last_exit = status

@@ -241,17 +241,19 @@ class _Carriage:
             exchange.admitted_at = trio.current_time()
             exchange.phase = Phase.CONNECTING
             generation = engine.generation
+            upstream: UpstreamConnection | None
             try:
                 with trio.fail_after(CONNECT_TIMEOUT_S):
                     upstream = await open_upstream(engine.address)
-            except (UpstreamFailed, trio.TooSlowError) as error:
-                if not await self._backend.crashed(generation):
-                    raise UpstreamFailed("llama-server could not be reached.") from error
-                exchange.release()
-                exchange.phase = Phase.QUEUED
-            else:
+            except (UpstreamFailed, trio.TooSlowError):
+                upstream = None
+            if upstream is not None:
                 exchange.upstream, exchange.generation = upstream, generation
                 return upstream
+            if not await self._backend.crashed(generation):
+                raise UpstreamFailed("llama-server could not be reached.")
+            exchange.release()
+            exchange.phase = Phase.QUEUED
 
     async def _pass_gate(self, give_up_at: float) -> None:
         gate = self._backend.gate_for(gated=self._request.route.gated, model=self._request.model)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import sys
 from collections.abc import Callable
 
 import trio
@@ -158,7 +159,7 @@ class HangupWatch:
     """
 
     def __init__(self) -> None:
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._epoll = select.epoll() if sys.platform == "linux" else None
         self._callbacks: dict[int, Callable[[], None]] = {}
 
     @property
@@ -168,7 +169,7 @@ class HangupWatch:
 
     def watch(self, sock: socket.socket, on_hangup: Callable[[], None]) -> None:
         """Call `on_hangup` once when `sock`'s peer hangs up; `forget` comes before its close."""
-        if self._epoll is not None:
+        if sys.platform == "linux" and self._epoll is not None:
             self._callbacks[sock.fileno()] = on_hangup
             self._epoll.register(sock.fileno(), select.EPOLLRDHUP | select.EPOLLONESHOT)
 

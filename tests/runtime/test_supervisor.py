@@ -114,6 +114,21 @@ async def test_watch_unsubscribed_observer_is_not_called() -> None:
         assert seen == []
 
 
+@pytest.mark.parametrize("state", [EngineState.STARTING, EngineState.READY, EngineState.CRASHED])
+async def test_watch_observer_that_raises_ends_run_and_leaves_nothing(state: EngineState) -> None:
+    """A defect of an observer is heard of, and costs no process."""
+    engine = fake_engine("--fake-exit-health", "2", probe_interval_s=0.01)
+
+    def observe() -> None:
+        if engine.state is state:
+            raise ZeroDivisionError
+
+    engine.watch(observe)
+    with pytest.raises(ExceptionGroup) as caught, trio.fail_after(PATIENCE_S):
+        await engine.run()
+    assert caught.group_contains(ZeroDivisionError)
+
+
 async def test_run_started_is_told_before_ready() -> None:
     """The caller goes on while the model loads: `/health` has to answer meanwhile."""
     async with running(fake_engine("--fake-load-s", "30"), ready=False) as engine:
@@ -221,7 +236,7 @@ async def test_run_twice_is_refused() -> None:
 
 async def test_load_longer_than_the_stall_time_succeeds_while_it_logs() -> None:
     """The stall deadline is extended by every log line: a large model may take its time."""
-    async with running(fake_engine("--fake-load-s", "1.2", load_stall_s=0.8)) as engine:
+    async with running(fake_engine("--fake-load-s", "2.2", load_stall_s=1.5)) as engine:
         assert engine.state is EngineState.READY
 
 

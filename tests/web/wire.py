@@ -1,7 +1,7 @@
-"""HTTP/1.1 as it is on the wire: a request's exact bytes, and an answer with its exact spelling.
+"""HTTP/1.1 as it is on the wire: a request's exact bytes, an answer in its exact spelling.
 
-No client library shows what this shows: the reason phrase, header names as they were spelled, fields
-in their order with their duplicates. It is read by hand, and only what these tests need.
+No client library shows all of it: the reason phrase, header names as they were spelled, fields in
+their order with their duplicates. So it is read by hand, as far as these tests need it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Answer:
     fields: list[tuple[str, str]]
     body: bytes = b""
     interim: list[int] = field(default_factory=list)
-    complete: bool = True
 
     def all(self, name: str) -> list[str]:
         """Return the values of a header, whatever its spelling."""
