@@ -13,6 +13,7 @@ import trio
 
 from proxy.core.lifecycle import EngineState, RestartPolicy
 from proxy.runtime.discovery import Discovered
+from proxy.runtime.engine import EngineView
 from proxy.runtime.supervisor import LlamaServer
 
 FAKE = Path(__file__).with_name("fake_llama_server.py")
@@ -49,7 +50,7 @@ async def running(engine: LlamaServer, *, ready: bool = True) -> AsyncIterator[L
         nursery.cancel_scope.cancel()
 
 
-async def wait_state(engine: LlamaServer, *states: EngineState) -> None:
+async def wait_state(engine: EngineView, *states: EngineState) -> None:
     """Wait until the engine is in one of `states`."""
     reached = trio.Event()
     unwatch = engine.watch(lambda: reached.set() if engine.state in states else None)

@@ -153,7 +153,7 @@ class Server(ThreadingMixIn, TCPServer):
         self.address_family = socket.AF_UNIX if unix else socket.AF_INET
         address = options.host if unix else (options.host, options.port)
         try:
-            super().__init__(address, Handler)  # type: ignore[arg-type]
+            super().__init__(address, Handler)
         except OSError:
             log(f"start: couldn't bind HTTP server socket, hostname: {options.host}, port: 0")
             die(1)

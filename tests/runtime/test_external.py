@@ -39,15 +39,16 @@ class TheirServer:
             env={**os.environ, "LLAMA_API_KEY": key},
         )
         assert self.process.stderr is not None
-        lines = (line.decode() for line in iter(self.process.stderr.readline, b""))
-        self.port = next(port for line in lines if (port := listening_port(line)))
+        self._log = self.process.stderr
+        lines = (line.decode() for line in iter(self._log.readline, b""))
+        self.port = next(found for line in lines if (found := listening_port(line)))
         self.url = f"http://127.0.0.1:{self.port}"
 
     def kill(self) -> None:
         """End it, if it has not ended."""
         self.process.kill()
         self.process.wait()
-        self.process.stderr.close()
+        self._log.close()
 
 
 @pytest.fixture
