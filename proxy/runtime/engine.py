@@ -57,6 +57,9 @@ class EngineView:
         """Where it listens in the current launch."""
         raise NotImplementedError
 
+    def note_activity(self) -> None:
+        """Tell that it has just sent something: what sends does not hang. Cheap; for each read."""
+
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Have `callback` called on every change of state, in Trio's thread, within the change.
 

@@ -308,8 +308,9 @@ class _Carriage:
         self._exchange.status = head.status
 
     async def _relay_body(self, upstream: UpstreamConnection) -> None:
-        exchange = self._exchange
+        exchange, engine = self._exchange, self._backend.engine
         while data := await upstream.receive_data():
+            engine.note_activity()
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
                 exchange.phase = Phase.DECODE

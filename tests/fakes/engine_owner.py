@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -43,5 +44,13 @@ async def own_engine(*options: str) -> None:
         print(engine.pid, Path(engine.address.uds or "").parent, flush=True)
 
 
+async def main(what: str, *arguments: str) -> None:
+    """Own what is asked for."""
+    if what == "process":
+        await own_process(*arguments)
+    else:
+        await own_engine(*arguments)
+
+
 if __name__ == "__main__":
-    trio.run({"process": own_process, "engine": own_engine}[sys.argv[1]], *sys.argv[2:])
+    trio.run(partial(main, *sys.argv[1:]))

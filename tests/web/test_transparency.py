@@ -306,7 +306,7 @@ async def test_client_that_expects_100_gets_it_before_it_sends(pair: Pair) -> No
         wire = Wire(stream)
         with trio.fail_after(PATIENCE_S):
             await wire.send(sent.head("Expect: 100-continue", f"Content-Length: {len(sent.body)}"))
-            assert await wire.read_some() == b"HTTP/1.1 100 \r\n\r\n"
+            assert (await wire.read_some()).startswith(b"HTTP/1.1 100 ")
             await wire.send(sent.body)
             proxied = await wire.read_answer("POST")
     assert proxied.interim == []

@@ -35,10 +35,17 @@ class Sent:
     host: str = "localhost"
 
     @classmethod
-    def json(cls, target: str, value: object, *fields: str, method: str = "POST") -> Sent:
+    def json(
+        cls,
+        target: str,
+        value: object,
+        *fields: str,
+        method: str = "POST",
+        host: str = "localhost",
+    ) -> Sent:
         """Make one with a JSON body; bytes are sent as they are."""
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
-        return cls(method, target, ("Content-Type: application/json", *fields), body)
+        return cls(method, target, ("Content-Type: application/json", *fields), body, host)
 
     def head(self, *more: str) -> bytes:
         """Return the head."""
