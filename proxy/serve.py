@@ -134,11 +134,13 @@ def bind_sockets(hosts: str | Sequence[str], port: int) -> list[socket.socket]:
     Raises:
         ConfigError: When an address is in use, not ours or unknown; what was bound is closed again.
     """
+    named = [hosts] if isinstance(hosts, str) else hosts
+    # Several names may stand for one address, and one name for it several times.
+    wanted = {found: host for host in named for found in _resolve(host, port)}
     sockets: list[socket.socket] = []
     try:
-        for host in [hosts] if isinstance(hosts, str) else hosts:
-            for family, address in _resolve(host, port):
-                sockets.append(_bind(family, (*_with_port(address, sockets), *address[2:]), host))
+        for (family, address), host in wanted.items():
+            sockets.append(_bind(family, (*_with_port(address, sockets), *address[2:]), host))
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -151,9 +153,7 @@ def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise ConfigError(f"The host {host!r} is not known: {error.strerror}.") from error
-    # A name may stand for one address several times.
-    unique = dict.fromkeys((family, address) for family, _, _, _, address in found)
-    return list(unique)  # type: ignore[arg-type]
+    return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
 
 
 def _with_port(address: tuple[str, int], bound: list[socket.socket]) -> tuple[str, int]:

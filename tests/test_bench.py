@@ -84,7 +84,7 @@ def test_bench_paced_load_delivers_every_event(
 
 
 def test_bench_peer_figures_are_sane(small_run: tuple[dict[str, Any], str]) -> None:
-    """Processor time, first byte and memory of a peer are there and in the range of the possible."""
+    """Processor time, first byte and memory of a peer are there, and possible."""
     row = figure(small_run[0], "main", 3, paced=True)
 
     assert 1 < row["cpu_us_per_event"] < 20_000

@@ -1,10 +1,10 @@
 """Where each request on a connection begins and ends: a strict HTTP/1.1 framer without I/O.
 
 Owns the order of things on one connection: a head, its body, the end, and only then the next head.
-What it gives out is valid and normalised, so that a laxer reader behind it (h11, llama-server)
-cannot understand it differently: the head is written anew, and a chunked body is chunked anew
-without extensions and trailers. Must never know of sockets, time or responses: its caller says
-when the next may begin.
+Its events are what the application is told; nobody parses the client's bytes a second time. A body
+comes as payload alone, whatever its framing was. llama-server never sees these bytes either: it
+gets what `runtime.upstream` writes from the events, so nothing is left for it to understand
+differently. Must never know of sockets, time or responses: its caller says when the next may begin.
 
     HEAD -> LENGTH | CHUNKS | (no body) -> ENDING -> COMPLETE -> start_next_request() -> HEAD
     at the first fault, from any of them -> DEAD
@@ -39,8 +39,6 @@ __all__ = [
     "Signal",
 ]
 
-_LAST_CHUNK = b"0\r\n\r\n"
-
 # About 2 ms of work, so that a client that sends chunks of a byte does not keep the others waiting.
 _CHUNKS_AT_ONCE = 256
 
@@ -61,15 +59,13 @@ NEED_DATA: Final = Signal.NEED_DATA
 
 @dataclass(frozen=True, slots=True)
 class BodyBytes:
-    """A piece of a request's body, as it is handed on.
+    """A piece of a request's body.
 
     Args:
-        data: Payload; of a chunked body framed as chunks, the last piece with the last chunk.
-        payload_length: Bytes of payload in it, without chunk framing. May be 0 in the last piece.
+        data: Payload without chunk framing; never empty.
     """
 
     data: bytes
-    payload_length: int
 
 
 Event = RequestHead | BodyBytes | Signal
@@ -160,8 +156,7 @@ class RequestFramer:
             case _State.CHUNKS:
                 return self._read_chunks()
             case _State.ENDING:
-                self._state = _State.COMPLETE
-                return END_OF_REQUEST
+                return self._end()
             case _State.COMPLETE | _State.DEAD:
                 return NEED_DATA
 
@@ -182,21 +177,23 @@ class RequestFramer:
         self._left_in_body -= len(run)
         if not self._left_in_body:
             self._state = _State.ENDING
-        return BodyBytes(run, len(run)) if run else NEED_DATA
+        return BodyBytes(run) if run else NEED_DATA
 
     def _read_chunks(self) -> Event:
-        payload = self._take_chunks()
-        # One chunk for all that came at once, so that chunks of a byte each cost the next reader
+        # One piece for all that came at once, so that chunks of a byte each cost the application
         # little.
-        framed = b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+        payload = self._take_chunks()
         if self._chunks.done:
-            framed += _LAST_CHUNK
             self._state = _State.ENDING
-        if framed:
-            return BodyBytes(framed, len(payload))
+        if payload:
+            return BodyBytes(payload)
         if self._fault is not None:
             raise self._fault
-        return NEED_DATA
+        return self._end() if self._chunks.done else NEED_DATA
+
+    def _end(self) -> Event:
+        self._state = _State.COMPLETE
+        return END_OF_REQUEST
 
     def _take_chunks(self) -> bytes:
         runs: list[bytes] = []

@@ -1,12 +1,12 @@
-"""The header fields that decide where a request ends and whom it is for.
+"""The header fields that decide where a request ends, whom it is for, and whether more may follow.
 
-Owns the rules on Host, Transfer-Encoding, Content-Length, Expect and Upgrade, and how each of them
-is handed on. Must never know which hosts are allowed, nor look at any other field.
+Owns the rules on Host, Transfer-Encoding, Content-Length, Expect, Connection and Upgrade, and how
+each of them is handed on. Must never know which hosts are allowed, nor look at any other field.
 
 Statuses that RFC 9110 has and this project's table of errors lacks (417, 501) are answered with
 400.
 
-Source: RFC 9112 sections 3.2, 3.3, 6.1 to 6.3; RFC 9110 sections 7.2, 7.8, 8.6 and 10.1.1.
+Source: RFC 9112 sections 3.2, 3.3, 6.1 to 6.3 and 9.3; RFC 9110 sections 7.2, 7.8, 8.6 and 10.1.1.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Field = tuple[bytes, bytes]
 
 _DIGITS = re.compile(rb"[0-9]+")
 
-# RFC 9110 section 7.8 lets a server ignore an upgrade, and none is offered here. Hypercorn would
-# answer h2c (which cannot be turned off there, and has no back-pressure) and websocket by itself.
+# RFC 9110 section 7.8 lets a server ignore an upgrade. None is offered here, and an application
+# that saw the wish could only grant what nobody here can speak.
 _UPGRADE_FIELDS = frozenset({b"upgrade", b"http2-settings"})
 
 
@@ -90,11 +90,23 @@ def expects_continue(fields: Sequence[Field], version: bytes) -> bool:
     """
     if version == b"1.0":
         return False
-    expected = b",".join(_values(fields, b"expect")).lower()
-    members = [member.strip(b" \t") for member in expected.split(b",") if expected]
+    members = _members(fields, b"expect")
     if any(member != b"100-continue" for member in members):
         raise InvalidRequest("The only expectation that is accepted is 'Expect: 100-continue'.")
     return bool(members)
+
+
+def keeps_alive(fields: Sequence[Field], version: bytes) -> bool:
+    """Return whether the client's side of the connection outlives this request.
+
+    Args:
+        fields: The head's fields.
+        version: `1.1` or `1.0`.
+
+    Source: RFC 9112 section 9.3: `close` wins; HTTP/1.0 must ask for `keep-alive`.
+    """
+    options = _members(fields, b"connection")
+    return b"close" not in options and (version == b"1.1" or b"keep-alive" in options)
 
 
 def fields_to_hand_on(
@@ -129,6 +141,12 @@ def fields_to_hand_on(
 
 def _values(fields: Sequence[Field], name: bytes) -> list[bytes]:
     return [value for found, value in fields if found.lower() == name]
+
+
+def _members(fields: Sequence[Field], name: bytes) -> list[bytes]:
+    """Return the members of a list field, in lower case."""
+    joined = b",".join(_values(fields, name)).lower()
+    return [member.strip(b" \t") for member in joined.split(b",") if joined]
 
 
 def _is_chunked(fields: Sequence[Field], version: bytes) -> bool:

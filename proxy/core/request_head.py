@@ -1,14 +1,15 @@
-"""A request's head: read strictly, line by line, and written anew for the next reader.
+"""A request's head: read strictly, line by line, and normalised.
 
 Owns the rules on the request line and on how a head is put together. Must never know of sockets,
 routes, hosts that are allowed, or keys.
 
-The head that is handed on (`RequestHead.raw`) is written from what was understood, not copied: one
-Host, an origin-form target, one spelling of each length. So a laxer reader behind this one has
-nothing left to understand differently. Statuses that RFC 9110 has and this project's table of
-errors lacks are answered with the nearest that it has: 431 for 414, 400 for 405, 501 and 505.
+What is handed on is what was understood: one Host, an origin-form target, one spelling of each
+length, and what follows from the fields for the connection. The application takes it as it is, and
+`runtime.upstream` writes llama-server's head from it, so that neither has anything left to
+understand differently. Statuses that RFC 9110 has and this project's table of errors lacks are
+answered with the nearest that it has: 431 for 414, 400 for 405, 501 and 505.
 
-Source: RFC 9112 sections 2.2, 3 and 5; RFC 9110 sections 2.5, 9.1 and 9.3.
+Source: RFC 9112 sections 2.2, 3, 5 and 9.3; RFC 9110 sections 2.5, 9.1 and 9.3.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from proxy.core.request_fields import (
     Field,
     expects_continue,
     fields_to_hand_on,
+    keeps_alive,
     read_body_length,
     read_host,
 )
@@ -52,7 +54,7 @@ class RequestHead:
         content_length: What Content-Length says; None without one.
         chunked: Whether the body is chunked. If not, and without a length, there is no body.
         expects_continue: Whether the client may be waiting for `100 Continue` to send its body.
-        raw: The head to hand on: the fields above, with the final empty line.
+        keep_alive: Whether the client means to send another request on this connection.
     """
 
     method: bytes
@@ -62,7 +64,7 @@ class RequestHead:
     content_length: int | None
     chunked: bool
     expects_continue: bool
-    raw: bytes
+    keep_alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +152,8 @@ def _read_request_line(line: bytes, max_target: int) -> _RequestLine:
 def _check_method(method: bytes) -> None:
     if TOKEN.fullmatch(method) is None:
         raise InvalidRequest("The request method has a character that methods cannot have.")
-    # RFC 9110 section 9.1: methods are case-sensitive, `get` is not GET. Hypercorn would make it
-    # GET.
+    # RFC 9110 section 9.1: methods are case-sensitive, `get` is not GET. Software that makes it
+    # GET takes for safe or unsafe what others do not.
     if _LOWER_CASE.search(method) is not None:
         raise InvalidRequest("The request method has lower-case letters; write it as in GET.")
     if method in _REFUSED_METHODS:
@@ -170,21 +172,14 @@ def _assemble(line: _RequestLine, fields: list[Field], limits: Limits) -> Reques
     host = read_host(fields, line.version, line.authority)
     length, chunked = read_body_length(fields, line.version, limits)
     expects = expects_continue(fields, line.version)
-    headers = fields_to_hand_on(fields, line.version, host, length)
     return RequestHead(
         method=line.method,
         target=line.target,
         version=line.version,
-        headers=headers,
+        headers=fields_to_hand_on(fields, line.version, host, length),
         content_length=length,
         chunked=chunked,
         # Without a body nobody waits, and a 100 would come after the answer.
         expects_continue=expects and (chunked or bool(length)),
-        raw=_write_head(line, headers),
+        keep_alive=keeps_alive(fields, line.version),
     )
-
-
-def _write_head(line: _RequestLine, headers: tuple[Field, ...]) -> bytes:
-    written = [b"%b %b HTTP/%b\r\n" % (line.method, line.target, line.version)]
-    written += [b"%b: %b\r\n" % field for field in headers]
-    return b"".join((*written, b"\r\n"))

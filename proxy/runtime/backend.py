@@ -22,6 +22,7 @@ import trio
 from proxy.core.admission import retry_after_s
 from proxy.core.causes import EndCause
 from proxy.core.errors import (
+    EngineError,
     HttpError,
     NotFound,
     Unavailable,
@@ -93,7 +94,9 @@ class Backend:
         try:
             while True:
                 await self._restart_wanted.wait()
-                await self._restart()
+                # Whoever stopped it for good meanwhile is right: there is nothing to restart.
+                with suppress(EngineError):
+                    await self._restart()
                 self._restart_wanted = trio.Event()
         finally:
             self._unwatch()
@@ -116,7 +119,10 @@ class Backend:
 
         Raises:
             NotFound: When llama-server is not ours to restart.
+            Unavailable: When it has been stopped for good.
         """
+        if self.managed.state is EngineState.STOPPED:
+            raise Unavailable("llama-server has been stopped and stays so.")
         if self.managed.state is not EngineState.STOPPING:
             self._restart_wanted.set()
 

@@ -154,7 +154,9 @@ class ExchangeRegistry:
         Cancellation: nothing changes.
         """
         while any(exchange.upstream is not None for exchange in self._live):
-            self._released = trio.Event()
+            # Several may wait: each event is everybody's.
+            if self._released.is_set():
+                self._released = trio.Event()
             await self._released.wait()
 
 

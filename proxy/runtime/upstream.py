@@ -12,6 +12,7 @@ Source: RFC 9112; h11's client role.
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -50,10 +51,19 @@ class UpstreamConnection:
 
     Cancellation: every method may be cancelled at any await; the connection is then of no further
     use and wants `close`.
+
+    Args:
+        stream: To send with, to close, and under TLS to read.
+        plain: The socket beneath `stream`, to read from it ourselves; None under TLS.
     """
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+        plain: socket.socket | None = None,
+    ) -> None:
         self._stream = stream
+        self._plain = plain
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD)
         self._peer_ended = False
         self._complete = False
@@ -133,9 +143,25 @@ class UpstreamConnection:
         return pieces
 
     async def _receive(self) -> None:
-        data = await self._stream.receive_some(READ_SIZE)
+        data = bytes(await self._read())
         self._peer_ended = not data
-        self._http.receive_data(bytes(data))
+        self._http.receive_data(data)
+
+    async def _read(self) -> bytes | bytearray:
+        """Wait first and read then: Trio's stream tries first, for nothing in nearly every read.
+
+        That, with the wrappers around it, is a tenth of what a relayed event costs.
+        """
+        if self._plain is None:
+            return await self._stream.receive_some(READ_SIZE)
+        while True:
+            if self._plain.fileno() < 0:
+                raise trio.ClosedResourceError
+            await trio.lowlevel.wait_readable(self._plain)
+            try:
+                return self._plain.recv(READ_SIZE)
+            except BlockingIOError:
+                continue
 
     async def _send(self, event: h11.Event) -> None:
         data = self._http.send(event)
@@ -171,13 +197,21 @@ async def open_upstream(address: Address) -> UpstreamConnection:
     """
     try:
         if address.uds is not None:
-            return UpstreamConnection(await trio.open_unix_socket(address.uds))
+            return _over_plain(await trio.open_unix_socket(address.uds))
         stream = await trio.open_tcp_stream(address.host, address.port)
         if not address.tls:
-            return UpstreamConnection(stream)
+            return _over_plain(stream)
         return UpstreamConnection(await _over_tls(stream, address.host))
     except OSError as error:
         raise UpstreamFailed(UNREACHABLE) from error
+
+
+def _over_plain(stream: trio.SocketStream) -> UpstreamConnection:
+    """Take the plain socket out of Trio's, and let a new one of Trio's close both."""
+    trio_socket = stream.socket
+    plain = socket.socket(trio_socket.family, trio_socket.type, fileno=trio_socket.detach())
+    plain.setblocking(False)
+    return UpstreamConnection(trio.SocketStream(trio.socket.from_stdlib_socket(plain)), plain)
 
 
 async def _over_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
@@ -186,9 +220,9 @@ async def _over_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio
     )
     try:
         await secured.do_handshake()
-    except trio.BrokenResourceError as error:
-        raise UpstreamFailed(UNREACHABLE) from error
-    except BaseException:
+    except BaseException as error:
         stream.socket.close()
+        if isinstance(error, trio.BrokenResourceError):
+            raise UpstreamFailed(UNREACHABLE) from error
         raise
     return secured

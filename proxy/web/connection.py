@@ -1,67 +1,50 @@
-"""One client connection of the main listener: the only module that knows Hypercorn's internals.
+"""One client connection of the main listener: its requests one after another, and its end.
 
-Owns the life of a connection: the strict framer reads, Hypercorn's `H11Protocol` and `HTTPStream`
-turn a request into an ASGI call and its messages into bytes, the transport writes. What is
-Hypercorn's and what is ours, and why (measured with Hypercorn 0.18.0, which is pinned):
+Owns the life of a connection in one task: the strict framer reads a head, the application answers
+it, and the next head is read only then. So a pipelined request waits in the kernel or in the
+framer, an upgrade is never spoken, and nothing that a client sends can reach another connection.
 
-- Hypercorn's own connection loop shields its writes and pauses its reader behind pipelined bytes,
-  so a client that stops reading holds a shutdown and one that leaves is not seen. This loop is ours
-  instead.
-- Bytes reach Hypercorn only after `core.framing` has passed them, one request at a time and one
-  piece of body per `receive()` of the application. So its parser never pauses, its queue never
-  fills, and HTTP/2, h2c and WebSocket are never spoken.
-- An exception of one connection stays in it.
-- The reason phrase is passed on, as `reason` in `http.response.start`; ASGI has no place for it.
+What tells that the client is gone is the transport's hang-up, whether or not anybody reads; the
+application's listeners are called at once, in the same step. A write waits for the client for the
+send timeout at most, and can be cancelled; the connection is then broken, since half a message
+cannot be taken back.
 
-It knows nothing of routes, keys or upstreams.
+It knows nothing of routes, keys or upstreams. Why it is not Hypercorn's: docs/decisions.md.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import ssl
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from http.client import responses
-from typing import Any
+from functools import partial
+from http import HTTPStatus
 
-import h11
 import trio
-from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, Event, RawData
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.events import Response, StreamClosed
-from hypercorn.protocol.h11 import H11Protocol
 
 from proxy.core.causes import EndCause
 from proxy.core.errors import HttpError, RequestTimeout
-from proxy.core.framing import (
-    END_OF_REQUEST,
-    NEED_DATA,
-    BodyBytes,
-    Limits,
-    RequestFramer,
-    RequestHead,
-)
+from proxy.core.framing import Limits, RequestFramer, RequestHead
+from proxy.web.asgi import AsgiApp, Message
 from proxy.web.identity import identity_fields, make_request_id
+from proxy.web.request_cycle import RequestCycle
 from proxy.web.transport import READ_SIZE, ClientTransport, WriteStalled
 
 logger = logging.getLogger("proxy.guard")
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
 Stream = ClientTransport | trio.SSLStream[ClientTransport]
 
-# The message that tells our own `receive` of a request that broke in its body.
-_REFUSED = "proxy.request.refused"
 # After an early answer a client may still be sending. Closing at once would reset the connection
 # and take the answer with it, so we read on for a moment (nginx: lingering_time 30 s,
 # lingering_timeout 5 s).
 _LINGER_S = 2.0
 _LINGER_BYTES = 16 * 1024 * 1024
+# An application that has been told that its client is gone ends by itself, at the latest after the
+# two seconds that the relay gives llama-server to end a conversation. One that does not is
+# cancelled after this time.
+_REAP_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,66 +66,19 @@ class ConnectionLimits:
     handshake_s: float = 10.0
 
 
+@dataclass(slots=True)
 class ServerContext:
-    """What all connections of a server share: Hypercorn's configuration, and whether we drain."""
+    """What all connections of a server share.
 
-    def __init__(self, app: AsgiApp, limits: ConnectionLimits) -> None:
-        self.app = app
-        self.limits = limits
-        self.config = HypercornConfig()
-        self.config.include_date_header = False
-        self.config.include_server_header = False
-        self.config.keep_alive_max_requests = 2**31
-        self.config.h11_pass_raw_headers = True
-        self.terminated = _HypercornEvent()
+    Attributes:
+        app: The application that answers.
+        limits: What each connection may take.
+        draining: Whether connections end with the response that is under way.
+    """
 
-    # The names below are those that Hypercorn's `WorkerContext` has.
-    @staticmethod
-    def event_class() -> _HypercornEvent:
-        """Make an event in the shape that Hypercorn awaits."""
-        return _HypercornEvent()
-
-    async def mark_request(self) -> None:
-        """Hypercorn counts requests here; we do not end workers."""
-
-
-class _HypercornEvent:
-    """Hypercorn's event: like Trio's, with awaitable `set` and `clear`."""
-
-    def __init__(self) -> None:
-        self._event = trio.Event()
-
-    async def clear(self) -> None:
-        self._event = trio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
-
-    async def set(self) -> None:
-        self._event.set()
-
-    def is_set(self) -> bool:
-        return self._event.is_set()
-
-
-class _Protocol(H11Protocol):
-    """Hypercorn's HTTP/1.1, which tells us of outgoing heads and of the end of a response."""
-
-    client_connection: ClientConnection
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response):
-            await self._send_h11_event(
-                h11.Response(
-                    status_code=event.status_code,
-                    reason=self.client_connection._outgoing_reason(event.status_code),
-                    headers=self.client_connection._outgoing_headers(event.headers),
-                )
-            )
-        else:
-            await super().stream_send(event)
-        if isinstance(event, StreamClosed):
-            self.client_connection._response_over()
+    app: AsgiApp
+    limits: ConnectionLimits
+    draining: bool = False
 
 
 class ClientConnection:
@@ -154,6 +90,9 @@ class ClientConnection:
         transport: The client's socket.
         context: What the server's connections share.
         tls: The TLS context, or None for plain HTTP.
+
+    Attributes:
+        gone: Set when the client is gone or too slow.
     """
 
     def __init__(
@@ -162,6 +101,7 @@ class ClientConnection:
         context: ServerContext,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.gone = trio.Event()
         self._transport = transport
         self._context = context
         self._stream: Stream = (
@@ -170,19 +110,21 @@ class ClientConnection:
             else trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         )
         self._framer = RequestFramer(context.limits.framing)
-        self._gone: EndCause | None = None
+        self._cause: EndCause | None = None
         self._listeners: dict[Callable[[EndCause], None], None] = {}
-        self._in_request = False
-        self._response_end = trio.Event()
-        self._wanted = trio.Event()
-        self._reason: bytes | None = None
-        self._request_complete = True
-        self._reading = trio.CancelScope()
+        self._cycle: RequestCycle | None = None
+        self._peer_ended = False
+        self._life = trio.CancelScope()
 
     @property
     def secure(self) -> bool:
         """Whether the client speaks TLS to us."""
         return self._stream is not self._transport
+
+    @property
+    def may_keep(self) -> bool:
+        """Whether it may carry another request after the one that is under way."""
+        return not self._context.draining
 
     def on_gone(self, listener: Callable[[EndCause], None]) -> Callable[[], None]:
         """Call `listener` once, synchronously, when the client is gone or too slow.
@@ -192,31 +134,35 @@ class ClientConnection:
         Returns:
             A function that takes the listener back; harmless when called twice.
         """
-        if self._gone is not None:
-            listener(self._gone)
+        if self._cause is not None:
+            listener(self._cause)
         else:
             self._listeners[listener] = None
-        return lambda: self._listeners.pop(listener, None)
+        return partial(self._forget, listener)
+
+    def _forget(self, listener: Callable[[EndCause], None]) -> None:
+        self._listeners.pop(listener, None)
 
     def close_when_idle(self) -> None:
         """Close it now if no request is under way; else it closes after the response."""
-        if not self._in_request and self._framer.at_request_start:
+        if self._cycle is None and self._framer.at_request_start:
             self._transport.close()
 
     def abort(self) -> None:
-        """Reset it now."""
+        """Reset it now, and cancel what its request still does."""
         self._transport.abort()
+        self._life.cancel()
 
     async def run(self) -> None:
         """Serve the connection until either side closes it. Exceptions of the connection end here.
 
-        Cancellation: the connection is reset and its application task cancelled.
+        Cancellation: the connection is reset and its application cancelled.
         """
         try:
-            if await self._handshake():
-                self._transport.on_hangup(self._hung_up)
-                async with trio.open_nursery() as nursery:
-                    await self._serve(nursery)
+            with self._life:
+                if await self._handshake():
+                    self._transport.on_hangup(self._hung_up)
+                    await self._serve()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except* Exception:
@@ -233,81 +179,70 @@ class ClientConnection:
             return True
         return False
 
-    async def _serve(self, nursery: trio.Nursery) -> None:
-        protocol = self._make_protocol(nursery)
+    async def _serve(self) -> None:
         try:
-            with self._reading:
-                await self._read_requests(protocol)
-        except HttpError as refusal:
-            await self._refuse(protocol, refusal)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            self._tell_gone(EndCause.CLIENT_DISCONNECTED)
-        await self._close()
-        await protocol.handle(Closed())
-
-    def _make_protocol(self, nursery: trio.Nursery) -> _Protocol:
-        socket = self._transport.socket
-        protocol = _Protocol(
-            self._application,  # type: ignore[arg-type]
-            self._context.config,
-            self._context,  # type: ignore[arg-type]
-            _ApplicationTasks(nursery),  # type: ignore[arg-type]
-            {"connection": self},  # type: ignore[arg-type]
-            self.secure,
-            socket.getpeername()[:2],
-            socket.getsockname()[:2],
-            self._protocol_send,
-        )
-        protocol.client_connection = self
-        return protocol
-
-    async def _read_requests(self, protocol: _Protocol) -> None:
-        event = self._framer.next_event()
-        while True:
-            if event is NEED_DATA:
-                data = await self._receive()
-                if not data:
-                    self._hung_up()
-                    return
-                self._framer.receive_data(data)
-                event = self._framer.next_event()
-            elif event is END_OF_REQUEST:
-                await self._wait_response_end()
+            while (head := await self._next_head()) is not None:
+                if not await self._answer(head):
+                    break
                 self._framer.start_next_request()
-                event = self._framer.next_event()
+        except HttpError as refusal:
+            logger.info("refused a request: %s", refusal.message, extra={"status": refusal.status})
+            await self.write(_raw_reply(refusal))
+            await self._linger()
+        await self._close()
+
+    async def _next_head(self) -> RequestHead | None:
+        """Return the next request's head; None when the client, or a drain, ends the connection."""
+        while not isinstance(event := self._framer.next_event(), RequestHead):
+            if self._context.draining and self._framer.at_request_start:
+                return None
+            data = await self._receive_of_head()
+            if not data:
+                return None
+            self._framer.receive_data(data)
+        return event
+
+    async def _receive_of_head(self) -> bytes:
+        limits = self._context.limits
+        idle = self._framer.at_request_start
+        with trio.move_on_after(limits.idle_s if idle else limits.head_s):
+            return bytes(await self._stream.receive_some(READ_SIZE))
+        if idle:
+            return b""
+        raise RequestTimeout("The request's head took too long.")
+
+    async def _answer(self, head: RequestHead) -> bool:
+        """Let the application answer one request; return whether another may follow."""
+        cycle = self._cycle = RequestCycle(self, self._framer, head)
+        if self._peer_ended:
+            self._tell_gone(EndCause.CLIENT_DISCONNECTED)
+        socket = self._transport.socket
+        scope = cycle.scope(
+            {"connection": self},
+            scheme="https" if self.secure else "http",
+            client=socket.getpeername()[:2],
+            server=socket.getsockname()[:2],
+        )
+        try:
+            if self._transport.tells_hangup:
+                await self._context.app(scope, cycle.receive, cycle.send)
             else:
-                following = self._framer.next_event()
-                await self._hand_on(protocol, event, last=following is END_OF_REQUEST)
-                event = following
+                await self._answer_reading_ahead(cycle, scope)
+        finally:
+            self._cycle = None
+        if not cycle.body_ended:
+            await self._linger()
+        return cycle.complete and cycle.keeps_alive
 
-    async def _hand_on(
-        self, protocol: _Protocol, event: RequestHead | BodyBytes, *, last: bool
-    ) -> None:
-        if isinstance(event, RequestHead):
-            self._in_request = True
-            self._response_end = trio.Event()
-            self._wanted = trio.Event()
-            data = event.raw
-        else:
-            # The rest that is here already is handed on unasked: an answer that needs no body then
-            # leaves a connection that can be kept.
-            if not last:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
-            data = event.data
-        self._request_complete = last
-        await protocol.handle(RawData(data))
-
-    async def _wait_response_end(self) -> None:
-        if self._transport.tells_hangup:
-            await self._response_end.wait()
-            return
+    async def _answer_reading_ahead(self, cycle: RequestCycle, scope: Message) -> None:
+        """Where the kernel tells of no hang-up, a FIN is seen by reading what follows the body."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._read_ahead)
-            await self._response_end.wait()
+            nursery.start_soon(self._read_ahead, cycle)
+            await self._context.app(scope, cycle.receive, cycle.send)
             nursery.cancel_scope.cancel()
 
-    async def _read_ahead(self) -> None:
+    async def _read_ahead(self, cycle: RequestCycle) -> None:
+        await cycle.wait_body_ended()
         while self._framer.held_bytes < READ_SIZE:
             data = await self._stream.receive_some(READ_SIZE)
             if not data:
@@ -315,88 +250,52 @@ class ClientConnection:
                 return
             self._framer.receive_data(bytes(data))
 
-    async def _receive(self) -> bytes:
-        limits = self._context.limits
-        if self._in_request:
-            await self._wanted.wait()
-            limit, late = limits.body_stall_s, "The request's body stopped coming."
-        elif self._framer.at_request_start:
-            limit, late = limits.idle_s, None
-        else:
-            limit, late = limits.head_s, "The request's head took too long."
-        with trio.move_on_after(limit):
-            return bytes(await self._stream.receive_some(READ_SIZE))
-        if late is not None:
-            raise RequestTimeout(late)
-        return b""
+    async def read_body(self) -> None:
+        """Receive more of the body; returns when some came or the client is gone.
 
-    async def _refuse(self, protocol: _Protocol, refusal: HttpError) -> None:
-        logger.info("refused a request: %s", refusal.message, extra={"status": refusal.status})
-        self._request_complete = False
-        if self._in_request and protocol.stream is not None:
-            # The application has begun: it gives the answer.
-            await protocol.stream.app_put({"type": _REFUSED, "error": refusal})  # type: ignore[arg-type, misc]
-            await self._response_end.wait()
-        else:
-            await self._stream.send_all(_raw_reply(refusal))
+        Raises:
+            RequestTimeout: When nothing came for the stall time.
+        """
+        data = b""
+        with trio.move_on_after(self._context.limits.body_stall_s) as limit:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                data = bytes(await self._stream.receive_some(READ_SIZE))
+        if limit.cancelled_caught:
+            raise RequestTimeout("The request's body stopped coming.")
+        if not data:
+            self._tell_gone(EndCause.CLIENT_DISCONNECTED)
+        self._framer.receive_data(data)
 
-    async def _application(self, scope: Message, receive: Receive, send: Send) -> None:
-        async def receive_on_demand() -> Message:
-            self._wanted.set()
-            message = await receive()
-            if message["type"] == _REFUSED:
-                raise message["error"]
-            return message
+    async def write(self, data: bytes) -> None:
+        """Hand bytes to the client; a client that is gone takes them without a word (ASGI).
 
-        async def send_with_reason(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                self._reason = message.get("reason")
-            await send(message)
-
-        await self._context.app(scope, receive_on_demand, send_with_reason)
-
-    def _outgoing_headers(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        if self._context.terminated.is_set() or not self._request_complete:
-            return [*headers, (b"Connection", b"close")]
-        return headers
-
-    def _outgoing_reason(self, status: int) -> bytes:
-        return responses.get(status, "").encode() if self._reason is None else self._reason
-
-    def _response_over(self) -> None:
-        self._in_request = False
-        self._response_end.set()
-        self._wanted.set()
-
-    async def _protocol_send(self, event: Event) -> None:
-        if isinstance(event, Closed):
-            # The reading task closes, so that the application does not wait for it.
-            self._reading.cancel()
-        elif isinstance(event, RawData):
-            try:
-                await self._stream.send_all(event.data)
-            except WriteStalled:
-                self._tell_gone(EndCause.CLIENT_TOO_SLOW)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._tell_gone(EndCause.CLIENT_DISCONNECTED)
+        Cancellation: the connection is reset if it was waiting for the client.
+        """
+        try:
+            await self._stream.send_all(data)
+        except WriteStalled:
+            self._tell_gone(EndCause.CLIENT_TOO_SLOW)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._tell_gone(EndCause.CLIENT_DISCONNECTED)
+            # An application that only sends would never yield otherwise, and so never end.
+            await trio.lowlevel.checkpoint()
 
     def _hung_up(self) -> None:
-        if self._in_request:
+        self._peer_ended = True
+        if self._cycle is not None:
             self._tell_gone(EndCause.CLIENT_DISCONNECTED)
             self._transport.abort()
-        elif self._framer.at_request_start:
-            self._transport.close()
 
     def _tell_gone(self, cause: EndCause) -> None:
-        if self._gone is None:
-            self._gone = cause
+        if self._cause is None:
+            self._cause = cause
+            self.gone.set()
+            self._life.deadline = trio.current_time() + _REAP_AFTER_S
             for listener in tuple(self._listeners):
                 listener(cause)
             self._listeners.clear()
 
     async def _close(self) -> None:
-        if not self._request_complete:
-            await self._linger()
         if isinstance(self._stream, trio.SSLStream):
             with trio.move_on_after(_LINGER_S):
                 await self._stream.aclose()
@@ -414,30 +313,6 @@ class ClientConnection:
                 pass
 
 
-class _ApplicationTasks:
-    """What Hypercorn calls a task group: starts the application of one request."""
-
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self._nursery = nursery
-
-    async def spawn_app(
-        self, app: AsgiApp, _config: HypercornConfig, scope: Message, send: Send
-    ) -> Callable[[Message], Awaitable[None]]:
-        # Unbounded, because what is put in is bounded: one piece of body per `receive`.
-        put, take = trio.open_memory_channel[Message](math.inf)
-        self._nursery.start_soon(
-            self._run, app, scope, take.receive, send, name=f"request {scope['method']}"
-        )
-        return put.send
-
-    async def _run(self, app: AsgiApp, scope: Message, receive: Receive, send: Send) -> None:
-        try:
-            await app(scope, receive, send)
-        except Exception:
-            logger.exception("the application failed")
-        await send(None)  # type: ignore[arg-type]
-
-
 def _raw_reply(error: HttpError) -> bytes:
     request_id = make_request_id()
     body = error.as_body(request_id)
@@ -447,6 +322,6 @@ def _raw_reply(error: HttpError) -> bytes:
         (b"Content-Length", b"%d" % len(body)),
         (b"Connection", b"close"),
     ]
-    status_line = b"HTTP/1.1 %d %s" % (error.status, responses.get(error.status, "").encode())
+    status_line = b"HTTP/1.1 %d %s" % (error.status, HTTPStatus(error.status).phrase.encode())
     head = [status_line, *(name + b": " + value for name, value in fields)]
     return b"\r\n".join(head) + b"\r\n\r\n" + body

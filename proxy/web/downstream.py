@@ -11,7 +11,8 @@ from proxy.core.dialects import error_event
 from proxy.core.errors import HttpError
 from proxy.core.routes import Dialect
 from proxy.core.sse import comment
-from proxy.web.connection import ClientConnection, Send
+from proxy.web.asgi import Send
+from proxy.web.connection import ClientConnection
 
 _EVENT_STREAM = b"text/event-stream"
 # llama-server ends every event with an empty line of LF (`tools/server/server-common.cpp`).

@@ -13,7 +13,7 @@ import logging
 from proxy.core.access import AccessPolicy, Preflight, Refused, decide
 from proxy.core.errors import HttpError, InternalError
 from proxy.core.headers import request_id
-from proxy.web.connection import AsgiApp, Message, Receive, Send
+from proxy.web.asgi import AsgiApp, Message, Receive, Send
 from proxy.web.identity import identity_fields, make_request_id
 from proxy.web.vitals import PATHS as VITAL_PATHS
 

@@ -90,7 +90,7 @@ class Guard:
         Cancellation: draining goes on, only the wait ends; `abort` cuts what is left.
         """
         self._accepting.cancel()
-        await self._context.terminated.set()
+        self._context.draining = True
         for connection in tuple(self._connections):
             connection.close_when_idle()
         while self._connections:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from proxy.web.connection import AsgiApp, Message, Receive, Send
+from proxy.web.asgi import AsgiApp, Message, Receive, Send
 
 
 class LazyApp:
@@ -28,11 +28,11 @@ class LazyApp:
     async def prepare(self) -> AsgiApp:
         """Return the application, making it if it is not there yet.
 
-        Cancellation: an import under way goes on in its thread, for nobody.
+        Cancellation: an import under way is waited for: nothing of ours goes on behind our back.
         """
         async with self._making:
             if self._made is None:
-                self._made = await trio.to_thread.run_sync(self._make, abandon_on_cancel=True)
+                self._made = await trio.to_thread.run_sync(self._make)
         return self._made
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:

@@ -16,7 +16,8 @@ import trio
 from proxy.core.access import AccessPolicy, ApiKey, Keyring
 from proxy.core.framing import Limits
 from proxy.runtime.backend import Backend
-from proxy.web.connection import AsgiApp, ConnectionLimits, ServerContext
+from proxy.web.asgi import AsgiApp
+from proxy.web.connection import ConnectionLimits, ServerContext
 from proxy.web.front_door import FrontDoor
 from proxy.web.guard import Guard
 from proxy.web.lazy import LazyApp

@@ -23,7 +23,7 @@ from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.supervisor import LlamaServer
 from proxy.runtime.task_tree import task_tree
-from proxy.web.connection import AsgiApp
+from proxy.web.asgi import AsgiApp
 from proxy.web.metrics import METRICS_TYPE, make_exporter
 
 # The same as the log ring keeps.

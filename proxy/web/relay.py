@@ -26,7 +26,8 @@ from proxy.core.media import refuse_foreign_media
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.upstream import ResponseHead, UpstreamConnection, open_upstream
-from proxy.web.connection import ClientConnection, Message, Receive, Send
+from proxy.web.asgi import Message, Receive, Send
+from proxy.web.connection import ClientConnection
 from proxy.web.downstream import Downstream
 from proxy.web.relayed_request import RelayedRequest, parse_object, read_body
 
@@ -207,7 +208,8 @@ class _Carriage:
         fields = header_policy.to_upstream(
             request.headers,
             authority=address.authority,
-            api_key=self._backend.engine.api_key,
+            # Empty for a moment after a crash: the connection is broken then, and will say so.
+            api_key=self._backend.engine.api_key or None,
             request_id=request.request_id,
             forward_conversation_id=settings.forward_conversation_id,
             via=settings.via,

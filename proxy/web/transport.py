@@ -92,6 +92,7 @@ class ClientTransport(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: On a reset.
             trio.ClosedResourceError: When the connection was aborted or closed on our side.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         view = memoryview(data)
         while view:
             self._check_open()

@@ -9,7 +9,7 @@ import json
 
 from proxy.core.errors import HttpError, NotFound
 from proxy.runtime.backend import Backend
-from proxy.web.connection import Message, Receive, Send
+from proxy.web.asgi import Message, Receive, Send
 
 PATHS = frozenset({"/health", "/v1/health", "/livez", "/readyz"})
 

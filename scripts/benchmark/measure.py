@@ -1,7 +1,9 @@
-"""One run: every peer in turn, in every round, under every load.
+"""One run: every load in every round, and under each load every peer in turn.
 
-Owns the order of a run. The peers of a round follow each other within seconds, so that a machine
-which gets slower does so for all of them, and each round begins with another one.
+Owns the order of a run. Peers under one load follow each other within seconds, so that a machine
+which gets slower does so for all of them, and each round begins with another one. All peers of a
+round run all the time: one that is not asked costs nothing, and nobody is started while another one
+is measured.
 """
 
 from __future__ import annotations
@@ -77,9 +79,8 @@ def measure(run: Run, tell: Callable[[str], None]) -> list[Sample]:
         upstream = children.start("the upstream", ["-m", "benchmark.paced_upstream"])
         port = int(upstream.read_line())
         for number in range(1, run.rounds + 1):
-            for name in _rotated(run.peers, number - 1):
-                tell(f"round {number} of {run.rounds}: {name}")
-                samples += _measure_peer(run, name, number, port, Path(scratch))
+            tell(f"round {number} of {run.rounds}")
+            samples += _measure_round(run, number, port, Path(scratch), tell)
     return samples
 
 
@@ -88,21 +89,33 @@ def _rotated(peers: Sequence[str], by: int) -> list[str]:
     return [*peers[start:], *peers[:start]]
 
 
-def _measure_peer(
-    run: Run, name: str, number: int, upstream_port: int, scratch: Path
+def _measure_round(
+    run: Run, number: int, upstream_port: int, scratch: Path, tell: Callable[[str], None]
 ) -> list[Sample]:
     samples = []
     with Children() as children:
-        peer = PEERS[name](children, upstream_port, scratch)
-        _load(peer, _WARM_UP_STREAMS, EVENTS_PER_S, _WARM_UP_S, _WARM_UP_PROBES)
-        idle = sum(map(resident_bytes, peer.pids))
-        loads = [(streams, EVENTS_PER_S, run.probes) for streams in sorted(run.streams)]
-        if run.saturation_streams:
-            loads.append((run.saturation_streams, 0.0, 0))
-        for streams, pace, probes in loads:
-            seen = _load(peer, streams, pace, run.seconds, probes)
-            samples.append(Sample(name, number, streams, pace > 0, idle, seen))
+        peers = {name: PEERS[name](children, upstream_port, scratch) for name in run.peers}
+        for peer in peers.values():
+            _load(peer, _WARM_UP_STREAMS, EVENTS_PER_S, _WARM_UP_S, _WARM_UP_PROBES)
+        idle = {name: _resident(peer) for name, peer in peers.items()}
+        for streams, pace, probes in _loads(run):
+            for name in _rotated(run.peers, number - 1):
+                tell(f"{streams} streams{'' if pace else ', unpaced'}: {name}")
+                seen = _load(peers[name], streams, pace, run.seconds, probes)
+                samples.append(Sample(name, number, streams, pace > 0, idle[name], seen))
     return samples
+
+
+def _loads(run: Run) -> list[tuple[int, float, int]]:
+    """Return streams, pace and probes of each load, the lightest first: memory only grows."""
+    loads = [(streams, EVENTS_PER_S, run.probes) for streams in sorted(run.streams)]
+    if run.saturation_streams:
+        loads.append((run.saturation_streams, 0.0, 0))
+    return loads
+
+
+def _resident(peer: Listening) -> int:
+    return sum(map(resident_bytes, peer.pids))
 
 
 def _load(peer: Listening, streams: int, pace: float, seconds: float, probes: int) -> LoadResult:

@@ -18,6 +18,7 @@ import re
 import select
 import socket
 import time
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 from benchmark.wire import CHUNK, LAST_CHUNK
@@ -31,7 +32,7 @@ _STREAM_HEAD = (
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-_DOCUMENTS = {
+_DOCUMENTS: dict[str, dict[str, object]] = {
     "/health": {"status": "ok"},
     "/props": {"total_slots": TOTAL_SLOTS, "model_path": "benchmark", "model_alias": "benchmark"},
 }
@@ -173,10 +174,8 @@ class PacedUpstream:
     def _write(self, client: _Client) -> None:
         """Write what there is; an unpaced stream goes on when there is room again."""
         if client.unsent:
-            try:
+            with suppress(BlockingIOError):
                 client.unsent = client.unsent[client.sock.send(client.unsent) :]
-            except BlockingIOError:
-                pass
         unpaced = client.streaming and not client.period_s
         if unpaced and not client.unsent:
             self._add(client, _BATCH)

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Self
 
 # A peer that has imported a whole web stack on a busy machine.
 _READY_TIMEOUT_S = 30.0
@@ -75,7 +76,9 @@ class Child:
             raise self._failed("ended before it was ready")
         return line.strip()
 
-    def wait_until(self, ready: Callable[[], bool], *, interval_s: float = _LOOK_INTERVAL_S) -> None:
+    def wait_until(
+        self, ready: Callable[[], bool], *, interval_s: float = _LOOK_INTERVAL_S
+    ) -> None:
         """Wait until `ready` returns True.
 
         Raises:
@@ -105,14 +108,11 @@ class Child:
         """End it and everything that it started; idempotent."""
         if self._process.poll() is None:
             self._process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STOP_GRACE_S)
-            except subprocess.TimeoutExpired:
-                pass
-        try:
+        # It is the leader of its group, and mostly the last one to be gone.
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # nobody of its group is left
         self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -125,12 +125,17 @@ class Child:
 
 
 class Children:
-    """The children of one block, ended in reverse order when it is left."""
+    """The children of one block, ended in reverse order when it is left.
 
-    def __init__(self) -> None:
+    Args:
+        environ: Environment variables that they get, in place of our own.
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = clean_environ() if environ is None else environ
         self._children: list[Child] = []
 
-    def __enter__(self) -> Children:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -150,8 +155,6 @@ class Children:
             arguments: What follows the interpreter.
             prints: Whether its standard output is read by us; else it is dropped.
         """
-        # Without those that would configure a peer: a run is what its command line says.
-        environ = {key: value for key, value in os.environ.items() if not _configures(key)}
         errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by stop
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -159,7 +162,7 @@ class Children:
             stdout=subprocess.PIPE if prints else subprocess.DEVNULL,
             stderr=errors,
             text=True,
-            env=environ,
+            env=self._environ,
             start_new_session=True,
         )
         child = Child(process, name, errors)
@@ -167,5 +170,12 @@ class Children:
         return child
 
 
+def clean_environ() -> dict[str, str]:
+    """Return our environment without what would configure a peer, or how Python starts."""
+    return {key: value for key, value in os.environ.items() if not _configures(key)}
+
+
 def _configures(variable: str) -> bool:
-    return variable.startswith(("LLAMA_", "UVICORN_")) or variable.lower().endswith("_proxy")
+    return variable.startswith(
+        ("LLAMA_", "UVICORN_", "PYTHONDONTWRITEBYTECODE")
+    ) or variable.lower().endswith("_proxy")

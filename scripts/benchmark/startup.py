@@ -3,6 +3,9 @@
 Compares the embedded runtime alone, serving the demo model on a TCP port, with `llama-proxy serve`,
 which launches that same runtime and proxies it. What the second takes longer is what the proxy
 adds. With `-X importtime` it also says which imports of ours that time goes to.
+
+All start from compiled bytecode, as after any installation, whatever this environment was told: it
+lies in a folder of this run, and a start that is not counted fills it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
-from benchmark.processes import Children
+from benchmark.processes import Children, clean_environ
 
 _REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 _LOOK_INTERVAL_S = 0.001
@@ -36,10 +40,13 @@ def measure_startup(rounds: int, tell: Callable[[str], None]) -> Row:
         BenchmarkError: When one of them does not get ready.
     """
     alone, proxied = [], []
-    for number in range(rounds + 1):
-        tell(f"start {number} of {rounds}" if number else "start to fill the caches")
-        alone.append(_time_start("the embedded runtime", _engine_arguments))
-        proxied.append(_time_start("llama-proxy", _proxy_arguments))
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as cache:
+        environ = {**clean_environ(), "PYTHONPYCACHEPREFIX": cache}
+        for number in range(rounds + 1):
+            tell(f"start {number} of {rounds}" if number else "start to fill the caches")
+            alone.append(_time_start("the embedded runtime", _engine_arguments, environ))
+            proxied.append(_time_start("llama-proxy", _proxy_arguments, environ))
+        imports = slowest_imports(environ)
     alone, proxied = alone[1:], proxied[1:]
     added = [b - a for a, b in zip(alone, proxied, strict=True)]
     return {
@@ -47,7 +54,7 @@ def measure_startup(rounds: int, tell: Callable[[str], None]) -> Row:
         "engine_alone_s": _summary(alone),
         "llama_proxy_s": _summary(proxied),
         "added_s": _summary(added),
-        "imports_ms": slowest_imports(),
+        "imports_ms": imports,
     }
 
 
@@ -61,9 +68,11 @@ def _proxy_arguments(port: int) -> list[str]:
     return ["-m", "proxy", "serve", "--port", str(port), "--llama-server", "embedded"]
 
 
-def _time_start(name: str, arguments: Callable[[int], Sequence[str]]) -> float:
+def _time_start(
+    name: str, arguments: Callable[[int], Sequence[str]], environ: Mapping[str, str]
+) -> float:
     port = _free_port()
-    with Children() as children:
+    with Children(environ) as children:
         began = time.monotonic()
         child = children.start(name, arguments(port), prints=False)
         child.wait_until(lambda: _is_healthy(port), interval_s=_LOOK_INTERVAL_S)
@@ -92,14 +101,18 @@ def _summary(values: list[float]) -> dict[str, float]:
     }
 
 
-def slowest_imports() -> list[tuple[str, float, float]]:
+def slowest_imports(environ: Mapping[str, str]) -> list[tuple[str, float, float]]:
     """Return the slowest imports on the way to the first answer: name, total and own time in ms.
 
     Only those that a module of ours asks for: what they import themselves is in their total.
     """
     code = "; ".join(f"import {name}" for name in _IMPORTED)
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-c", code],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     found = sorted(_asked_for_by_us(done.stderr), key=lambda each: each[1], reverse=True)
     return found[:_SHOWN_IMPORTS]

@@ -1,4 +1,4 @@
-"""Plays bytes through the framer, and what it hands on through h11, as any next reader."""
+"""Plays bytes through the framer, and writes down what came out so that h11 can read it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,11 @@ from proxy.core.framing import (
 
 @dataclass
 class Understood:
-    """A request as the framer gave it out; `framed` is its body, as it is handed on."""
+    """A request as the framer gave it out."""
 
     head: RequestHead
-    framed: bytes = b""
-    payload_length: int = 0
+    payload: bytes = b""
     complete: bool = False
-
-    @property
-    def closes(self) -> bool:
-        """Whether no request may follow: said so, or HTTP/1.0, which h11 never keeps open."""
-        options = [value for name, value in self.head.headers if name.lower() == b"connection"]
-        return self.head.version == b"1.0" or b"close" in b",".join(options).lower()
 
 
 @dataclass
@@ -62,26 +55,56 @@ def _take_events(transcript: Transcript) -> None:
         if isinstance(event, RequestHead):
             requests.append(Understood(event))
         elif isinstance(event, BodyBytes):
-            requests[-1].framed += event.data
-            requests[-1].payload_length += event.payload_length
+            assert event.data
+            requests[-1].payload += event.data
         else:
             assert event is END_OF_REQUEST
             requests[-1].complete = True
-            if requests[-1].closes:
+            if not requests[-1].head.keep_alive:
                 return
             framer.start_next_request()
 
 
-def read_by_h11(request: Understood) -> tuple[h11.Request, bytes]:
-    """Return head and payload as h11 reads them; a complete request must end for it there too."""
+def written_head(head: RequestHead) -> bytes:
+    """Return the head as the bytes of a request."""
+    lines = [b"%b %b HTTP/%b" % (head.method, head.target, head.version)]
+    lines += [b"%b: %b" % field for field in head.headers]
+    return b"\r\n".join((*lines, b"", b""))
+
+
+def written(request: Understood) -> bytes:
+    """Return the request as bytes, a chunked body as one chunk."""
+    body = request.payload
+    if request.head.chunked:
+        body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        body += b"0\r\n\r\n" if request.complete else b""
+    return written_head(request.head) + body
+
+
+@dataclass
+class ReadByH11:
+    """The first request in some bytes, as h11 reads it, and the bytes after it."""
+
+    head: h11.Request
+    payload: bytes
+    complete: bool
+    rest: bytes
+
+
+def read_first_by_h11(data: bytes) -> ReadByH11:
+    """Return the first request in `data`; h11 must not refuse its head."""
     reader = h11.Connection(h11.SERVER)
-    reader.receive_data(request.head.raw + request.framed)
+    reader.receive_data(data)
     head = reader.next_event()
     assert isinstance(head, h11.Request)
     payload = b""
     while isinstance(event := reader.next_event(), h11.Data):
         payload += event.data
-    assert isinstance(event, h11.EndOfMessage) == request.complete
-    assert reader.trailing_data == (b"", False)
-    assert len(payload) == request.payload_length
-    return head, payload
+    return ReadByH11(head, payload, isinstance(event, h11.EndOfMessage), reader.trailing_data[0])
+
+
+def read_by_h11(request: Understood) -> tuple[h11.Request, bytes]:
+    """Return head and payload as h11 reads them; it must find the same payload and end."""
+    read = read_first_by_h11(written(request))
+    assert (read.payload, read.complete, read.rest) == (request.payload, request.complete, b"")
+    return read.head, read.payload

@@ -1,4 +1,4 @@
-"""Tests for the fields that decide where a request ends and whom it is for."""
+"""Tests for the fields that decide where a request ends, whom it is for, and if more follow."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from proxy.core.request_fields import (
     Field,
     expects_continue,
     fields_to_hand_on,
+    keeps_alive,
     read_body_length,
     read_host,
 )
@@ -140,6 +141,28 @@ def test_expect_anything_else_is_refused(value: bytes) -> None:
         expects_continue([(b"Expect", value)], b"1.1")
 
 
+@pytest.mark.parametrize(
+    ("values", "version", "expected"),
+    [
+        pytest.param([], b"1.1", True, id="none"),
+        pytest.param([b"keep-alive"], b"1.1", True, id="keep-alive"),
+        pytest.param([b"close"], b"1.1", False, id="close"),
+        pytest.param([b"x, Close"], b"1.1", False, id="close-in-a-list"),
+        pytest.param([b"x", b"\tCLOSE ,"], b"1.1", False, id="close-in-a-second-field"),
+        pytest.param([b"keep-alive, close"], b"1.1", False, id="both"),
+        pytest.param([b"closed, not-close"], b"1.1", True, id="other-words"),
+        pytest.param([], b"1.0", False, id="none-in-http-1.0"),
+        pytest.param([b"Keep-Alive"], b"1.0", True, id="keep-alive-in-http-1.0"),
+        pytest.param([b"keep-alive", b"close"], b"1.0", False, id="both-in-http-1.0"),
+    ],
+)
+def test_connection_outlives_the_request_unless_it_says_close(
+    values: list[bytes], version: bytes, expected: bool
+) -> None:
+    """HTTP/1.1 stays open unless `close`, HTTP/1.0 with `keep-alive` only (RFC 9112 9.3)."""
+    assert keeps_alive([(b"connection", value) for value in values], version) is expected
+
+
 def test_handed_on_fields_keep_order_and_spelling() -> None:
     """Fields that decide nothing here are unchanged, repeated ones too."""
     fields = [(b"X-b", b"1"), HOST, (b"x-A", b"2"), (b"X-b", b"3")]
@@ -181,7 +204,7 @@ def test_handed_on_host_is_replaced_in_place() -> None:
 def test_handed_on_fields_have_nothing_of_an_upgrade(
     connection: bytes, expected: list[Field]
 ) -> None:
-    """Upgrade is ignored, which RFC 9110 section 7.8 allows; nobody behind us may act on it."""
+    """Upgrade is ignored, which RFC 9110 section 7.8 allows; the application never sees it."""
     fields = [(b"Connection", connection), (b"Upgrade", b"h2c"), (b"HTTP2-Settings", b"A")]
     assert fields_to_hand_on(fields, b"1.1", None, None) == tuple(expected)
 

@@ -35,7 +35,7 @@ def end_of(transcript: Transcript) -> Outcome | None:
     last = transcript.requests[-1] if transcript.requests else None
     if last is not None and not last.complete:
         return Cut(last.head.target)
-    ended = transcript.framer.at_request_start or (last is not None and last.closes)
+    ended = transcript.framer.at_request_start or (last is not None and not last.head.keep_alive)
     return None if ended else Cut()
 
 

@@ -201,18 +201,14 @@ BROKEN = {"cut": b'{"content":', "list": b"[]", "empty": b"", "binary": b"\x00\x
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("route", BESIDE_SLOTS)
-async def test_broken_body_is_llama_servers_to_refuse(
-    pair: Pair, route: str, body: bytes
-) -> None:
+async def test_broken_body_is_llama_servers_to_refuse(pair: Pair, route: str, body: bytes) -> None:
     """Where the proxy need not know what a body says, llama-server judges it."""
     assert_equal(*await pair.ask_both(Sent.json(route, body)))
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
 @pytest.mark.parametrize("route", [*GENERATING, *COMPUTING])
-async def test_broken_body_for_a_slot_is_refused_by_us(
-    pair: Pair, route: str, body: bytes
-) -> None:
+async def test_broken_body_for_a_slot_is_refused_by_us(pair: Pair, route: str, body: bytes) -> None:
     """Where a slot is asked for, no slot is taken for what is no JSON object: 400 and why."""
     found = await ask_port(pair.port, Sent.json(route, body))
     assert (found.status, found.error["type"]) == (400, "invalid_request_error")

@@ -93,7 +93,7 @@ async def test_post_arrives_with_exactly_this_head(leftovers: Leftovers) -> None
         f"Content-Length: {len(arrived.body)}",
         "Connection: close",
     ]
-    assert arrived.body == sent.body
+    assert bytes(arrived.body) == sent.body
 
 
 @pytest.mark.parametrize("target", ["/slots?a=b", "/no/such", "/v1/models"])

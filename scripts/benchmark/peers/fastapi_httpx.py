@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import httpx
@@ -59,14 +59,19 @@ async def relay(request: Request) -> StreamingResponse:
     )
 
 
-def _forwarded(fields: list[tuple[str, str]]) -> dict[str, str]:
+def _forwarded(fields: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {name: value for name, value in fields if name.lower() not in _NOT_FORWARDED}
 
 
 def _serve() -> None:
     sock = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", access_log=False, log_level="warning", backlog=_BACKLOG
+        app,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="warning",
+        backlog=_BACKLOG,
     )
     print(sock.getsockname()[1], flush=True)
     uvicorn.Server(config).run(sockets=[sock])

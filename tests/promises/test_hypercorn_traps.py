@@ -1,0 +1,543 @@
+"""What Hypercorn would do to the promises, and that the main listener does not do it.
+
+Each trap is sprung on two listeners that serve the same application: the guard, where nothing may
+happen, and stock Hypercorn, where the test has to fail (a strict xfail), so that each trap is known
+to be real. When one of them passes there, Hypercorn has mended it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import select
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from hypercorn import events
+from hypercorn.config import Config
+from hypercorn.protocol import events as stream_events
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hyperframe.frame import DataFrame, PriorityFrame
+
+import proxy
+from proxy.core.framing import Limits
+from proxy.serve import bind_sockets
+from proxy.web.connection import (
+    AsgiApp,
+    ConnectionLimits,
+    Message,
+    Receive,
+    Send,
+    ServerContext,
+)
+from proxy.web.guard import Guard
+from tests.conftest import Running
+from tests.left_behind import Leftovers
+from tests.promises.observe import until
+from tests.promises.stock_hypercorn import STOP_GRACE_S, Listener, Serve, stock_hypercorn
+from tests.promises.wire import PATIENCE_S, wire
+
+
+class Trapped(AssertionError):
+    """The trap is there: the only failure that is expected of stock Hypercorn."""
+
+
+def expect(what: bool, otherwise: str) -> None:
+    """Fail as trapped, with the reason, unless `what` is so."""
+    if not what:
+        raise Trapped(otherwise)
+
+
+@asynccontextmanager
+async def guard(app: AsgiApp, **limits: Any) -> AsyncIterator[Listener]:
+    """Serve `app` by the main listener's guard while the block runs."""
+    (sock,) = bind_sockets("127.0.0.1", 0)
+    context = ServerContext(app, ConnectionLimits(Limits(), **limits))
+    served = Guard(context, [sock], send_timeout_s=PATIENCE_S)
+
+    async def stop() -> None:
+        with trio.move_on_after(STOP_GRACE_S):
+            await served.drain()
+        served.abort()
+        await served.drain()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(served.run)
+        yield Listener(sock.getsockname()[1], stop, PATIENCE_S)
+        nursery.cancel_scope.cancel()
+
+
+def on_both(**stock_settings: Any) -> pytest.MarkDecorator:
+    """Run a test on the guard and, expected to be trapped, on stock Hypercorn with settings."""
+
+    def stock(app: AsgiApp, **_: Any) -> Any:
+        return stock_hypercorn(app, **stock_settings)
+
+    trapped = pytest.RaisesGroup(Trapped, flatten_subgroups=True, allow_unwrapped=True)
+    trap = pytest.mark.xfail(raises=trapped, strict=True, reason="the trap is real")
+    return pytest.mark.parametrize(
+        "serve", [pytest.param(guard, id="guard"), pytest.param(stock, id="stock", marks=trap)]
+    )
+
+
+# --- the applications ---
+
+
+class Recorder:
+    """What an application has seen: `begun` when it was called, `ended` when it has ended."""
+
+    def __init__(self, answer: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
+        self._answer = answer
+        self.begun = trio.Event()
+        self.ended = trio.Event()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        self.begun.set()
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.ended.set()
+
+
+async def start(send: Send, *headers: tuple[bytes, bytes]) -> None:
+    """Begin an answer with 200."""
+    await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+
+
+async def write(send: Send, data: bytes, *, more: bool = True) -> None:
+    """Send a piece of the answer's body."""
+    await send({"type": "http.response.body", "body": data, "more_body": more})
+
+
+async def wait_disconnect(receive: Receive) -> None:
+    """Wait until ASGI says that the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def silent_answer(scope: Message, receive: Receive, send: Send) -> None:
+    """Begin an answer, then wait for a silent upstream until the client is gone."""
+    async with trio.open_nursery() as nursery:
+
+        async def leave() -> None:
+            await wait_disconnect(receive)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(leave)
+        await start(send)
+        await write(send, b"begun")
+        await trio.sleep_forever()
+
+
+async def endless_answer(scope: Message, receive: Receive, send: Send) -> None:
+    """Send without end, and never receive."""
+    await start(send)
+    while True:
+        await write(send, b"x" * 65536)
+
+
+async def brief_answer(scope: Message, receive: Receive, send: Send) -> None:
+    """Answer at once without reading the request; take every WebSocket."""
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
+    await start(send, (b"Content-Length", b"2"))
+    await write(send, b"ok", more=False)
+
+
+async def reading_answer(scope: Message, receive: Receive, send: Send) -> None:
+    """Read the whole request, then answer."""
+    while (message := await receive()).get("more_body"):
+        pass
+    if message["type"] == "http.request":
+        await brief_answer(scope, receive, send)
+
+
+def get(path: str = "/", *fields: str) -> bytes:
+    """Return a whole GET request."""
+    return "\r\n".join([f"GET {path} HTTP/1.1", "Host: localhost", *fields, "", ""]).encode()
+
+
+# --- a client that leaves ---
+
+
+@on_both()
+@pytest.mark.parametrize("extra", [b"\r\n", get()], ids=["stray CRLF", "pipelined request"])
+async def test_disconnect_behind_extra_bytes_is_seen(serve: Serve, extra: bytes) -> None:
+    """An application that watches for it is told, whatever lies unread before the FIN."""
+    app = Recorder(silent_answer)
+    async with serve(app) as listener:
+        async with wire(listener.port) as client:
+            await client.send(get() + extra)
+            await client.read_until(b"begun")
+        seen = await listener.happens(app.ended.wait)
+    expect(seen, "the client is gone, and the application waits")
+
+
+async def test_log_follower_that_leaves_is_gone(running: Running) -> None:
+    """Quart's views too learn of a client that leaves while they have nothing to send."""
+    async with wire(running.port) as client:
+        await client.get("/proxy/logs", "Accept: text/event-stream")
+        await client.read_until(b"data:")
+    await until(lambda: running.server.connections == 0)
+
+
+async def test_log_follower_does_not_hold_the_shutdown(leftovers: Leftovers) -> None:
+    """What is left after the drain is cut, whatever it waits for."""
+    with trio.fail_after(PATIENCE_S):
+        async with (
+            proxy.open_llama_server() as engine,
+            proxy.open_proxy(engine, port=0, drain_s=0.1) as server,
+            wire(server.port) as client,
+        ):
+            await client.get("/proxy/logs", "Accept: text/event-stream")
+            await client.read_until(b"data:")
+            await server.drain()
+            await client.read_to_end()
+
+
+@on_both()
+async def test_end_of_an_answer_is_no_disconnect(serve: Serve) -> None:
+    """`http.disconnect` comes inside the last `send`; what the relay listens to stays silent."""
+    told: list[str] = []
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        connection = scope["state"].get("connection")
+        async with trio.open_nursery() as nursery:
+
+            async def listen() -> None:
+                await wait_disconnect(receive)
+                if connection is None:
+                    told.append("disconnected")
+
+            nursery.start_soon(listen)
+            forget = connection.on_gone(told.append) if connection else lambda: None
+            await start(send, (b"Content-Length", b"2"))
+            await write(send, b"ok", more=False)
+            await trio.testing.wait_all_tasks_blocked()
+            forget()
+            nursery.cancel_scope.cancel()
+
+    app = Recorder(answer)
+    async with serve(app) as listener, wire(listener.port) as client:
+        await client.send(get())
+        await client.read_until(b"ok")
+        await listener.happens(app.ended.wait)
+    expect(told == [], "a client that has read its whole answer counts as gone")
+
+
+async def test_exchange_whose_answer_was_read_is_finished(running: Running) -> None:
+    """Also when its client closes with the last byte."""
+    for _ in range(20):
+        async with wire(running.port) as client:
+            await client.get("/v1/models")
+            await client.read_until(b"]}")
+    async with wire(running.port) as client:
+        await client.get("/proxy/metrics")
+        metrics = await client.read_until(b"engine_restarts_total")
+    assert b'exchanges_total{cause="finished",route="/v1/models"} 20.0' in metrics
+
+
+# --- a client that does not read ---
+
+
+@on_both()
+async def test_cancelled_answer_ends_while_its_client_does_not_read(serve: Serve) -> None:
+    """A write that waits for the client is no shield against cancellation."""
+    cancelled = trio.CancelScope()
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        with cancelled:
+            await endless_answer(scope, receive, send)
+
+    app = Recorder(answer)
+    async with serve(app) as listener, wire(listener.port, receive_buffer=4096) as client:
+        await client.send(get())
+        await client.read_until(b"xxx")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        cancelled.cancel()
+        ended = await listener.happens(app.ended.wait)
+    expect(ended, "a write holds the cancelled answer")
+
+
+@on_both()
+async def test_shutdown_ends_while_a_client_does_not_read(serve: Serve) -> None:
+    """After the grace the connection is cut and its application is cancelled."""
+    app = Recorder(endless_answer)
+    async with serve(app) as listener, wire(listener.port, receive_buffer=4096) as client:
+        await client.send(get())
+        await client.read_until(b"xxx")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        stopped = await listener.happens(listener.stop)
+    expect(stopped, "a client that does not read holds the shutdown")
+
+
+# --- what kills the whole listener ---
+
+WEBSOCKET = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+)
+POST = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "localhost")]
+
+
+def http2(*requests: list[tuple[str, str]], end: bool = True) -> bytes:
+    """Return what an HTTP/2 client sends first: its preface, and requests."""
+    config = H2Configuration(
+        validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding=None
+    )
+    connection = H2Connection(config)
+    connection.initiate_connection()
+    for number, request in enumerate(requests):
+        connection.send_headers(2 * number + 1, request, end_stream=end)
+    return connection.data_to_send()
+
+
+def with_path(path: str) -> list[tuple[str, str]]:
+    """Return a request for `path`."""
+    return [(name, path if name == ":path" else value) for name, value in POST]
+
+
+PRIORITIES = b"".join(
+    PriorityFrame(number, stream_weight=1).serialize() for number in range(1, 2202, 2)
+)
+KILLING = {
+    "a byte after a WebSocket upgrade": (get("/", *WEBSOCKET) + b"x",),
+    "a WebSocket subprotocol that is not ASCII": (
+        get("/", *WEBSOCKET, "Sec-WebSocket-Protocol: X").replace(b": X", b": \xff"),
+    ),
+    "HTTP/2 data after an early response": (
+        http2(POST, end=False),
+        DataFrame(1, data=b"0123456789").serialize(),
+    ),
+    "an HTTP/2 path that is not ASCII": (http2(with_path("/\u00e9")),),
+    "HTTP/2 CONNECT without a path": (
+        http2([(":method", "CONNECT"), (":authority", "localhost")]),
+    ),
+    "over 1000 HTTP/2 PRIORITY frames": (http2() + PRIORITIES,),
+}
+
+
+async def is_answered(port: int) -> bool:
+    """Tell whether a client that comes now gets its answer."""
+    try:
+        async with wire(port) as client:
+            await client.send(get("/", "Connection: close"))
+            return (await client.read_to_end()).endswith(b"ok")
+    except (OSError, trio.BrokenResourceError):
+        return False
+
+
+@on_both()
+@pytest.mark.parametrize("pieces", KILLING.values(), ids=KILLING.keys())
+async def test_input_of_one_client_is_survived_by_the_others(
+    serve: Serve, pieces: tuple[bytes, ...]
+) -> None:
+    """Whatever one connection sends, the next one is answered."""
+    async with serve(Recorder(brief_answer)) as listener:
+        async with wire(listener.port) as attacker:
+            for piece in pieces:
+                await attacker.send(piece)
+                # The second piece has to find what the first one set off.
+                with trio.move_on_after(0.1):
+                    await attacker.read_to_end()
+        answered = await is_answered(listener.port)
+    expect(answered and not listener.death, "one client took the whole listener down")
+
+
+@on_both()
+@pytest.mark.parametrize(
+    "opening",
+    [http2(), get("/", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: ")],
+    ids=["preface", "h2c upgrade"],
+)
+async def test_http2_is_never_spoken(serve: Serve, opening: bytes) -> None:
+    """Hypercorn's has no back-pressure, and no setting turns it off in clear text."""
+    async with serve(Recorder(brief_answer)) as listener, wire(listener.port) as client:
+        await client.send(opening)
+        with trio.move_on_after(listener.patience_s):
+            await client.read_until(b"\r\n")
+    status = client.received.split(b"\r\n")[0]
+    expect(status[:10] in (b"HTTP/1.1 2", b"HTTP/1.1 4", b"HTTP/1.1 5"), f"it says {status!r}")
+
+
+@pytest.mark.parametrize("upgrade", [WEBSOCKET, ("Connection: Upgrade", "Upgrade: h2c")])
+async def test_upgrade_is_ignored(upgrade: tuple[str, ...]) -> None:
+    """RFC 9110 section 7.8 allows it: the answer is that of HTTP/1.1, without 101."""
+    async with guard(Recorder(brief_answer)) as listener, wire(listener.port) as client:
+        await client.send(get("/", *upgrade))
+        assert (await client.read_until(b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+async def test_fault_in_one_connection_stays_in_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Were Hypercorn's code to raise, one client would lose its connection and we log it."""
+
+    class Faulty(ServerContext):
+        async def mark_request(self) -> None:
+            raise RuntimeError("a fault in Hypercorn")
+
+    (sock,) = bind_sockets("127.0.0.1", 0)
+    context = Faulty(Recorder(brief_answer), ConnectionLimits(Limits()))
+    served = Guard(context, [sock], send_timeout_s=PATIENCE_S)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(served.run)
+        for _ in range(2):
+            async with wire(sock.getsockname()[1]) as client:
+                await client.send(get())
+                await client.read_to_end()
+        await until(lambda: served.connections == 0)
+        nursery.cancel_scope.cancel()
+    assert caplog.text.count("RuntimeError: a fault in Hypercorn") == 2
+
+
+async def test_client_that_is_gone_before_it_is_accepted_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its socket has no peer any more; nothing is logged as an error."""
+    caplog.set_level(logging.DEBUG)
+    async with guard(Recorder(brief_answer)) as listener:
+        for _ in range(10):
+            sock = socket.create_connection(("127.0.0.1", listener.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        async with wire(listener.port) as client:
+            await client.send(get())
+            await client.read_until(b"ok")
+    assert [record for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+# --- bodies, heads and time ---
+
+
+@on_both()
+async def test_answer_without_reading_the_upload_ends(serve: Serve) -> None:
+    """Hypercorn's queue holds 10 messages; when it is full the last `send` waits for ever."""
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        # As an application that looks up who is asking, and refuses them.
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await brief_answer(scope, receive, send)
+
+    app = Recorder(answer)
+    chunks = [b"400\r\n%b\r\n" % (b"x" * 0x400)] * 64
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serve(app) as listener, wire(listener.port) as client:
+        await client.send(head + b"".join(chunks))
+        await client.read_until(b"ok")
+        ended = await listener.happens(app.ended.wait)
+    expect(ended, "the answer is sent, and its application sticks in `send`")
+
+
+@on_both()
+async def test_body_that_stops_coming_is_given_up(serve: Serve) -> None:
+    """The client is told 408, and its connection is closed."""
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+    app = Recorder(reading_answer)
+    async with serve(app, body_stall_s=0.1) as listener, wire(listener.port) as client:
+        await client.send(head + b"0123456789")
+        with trio.move_on_after(listener.patience_s):
+            await client.read_until(b"\r\n")
+    expect(client.received.startswith(b"HTTP/1.1 "), "the application waits for the rest for ever")
+
+
+@on_both(read_timeout=0.2)
+async def test_stream_outlives_every_limit_on_reading(serve: Serve) -> None:
+    """A client that has sent its request has nothing more to say; that is no reason to cut it."""
+    limit_s = 0.2
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def leave() -> None:
+                await wait_disconnect(receive)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(leave)
+            await start(send)
+            for _ in range(6):
+                await write(send, b".")
+                # The stream has to take its time: that is what the trap is about.
+                await trio.sleep(limit_s / 2)
+            await write(send, b"whole")
+            nursery.cancel_scope.cancel()
+
+    limits = {"head_s": limit_s, "body_stall_s": limit_s, "idle_s": limit_s}
+    async with serve(Recorder(answer), **limits) as listener, wire(listener.port) as client:
+        await client.send(get("/", "Connection: close"))
+        with trio.move_on_after(listener.patience_s + 6 * limit_s):
+            await client.read_to_end()
+    expect(b"whole" in client.received, "a limit on reading cut a stream that was being sent")
+
+
+@on_both()
+@pytest.mark.parametrize("size", [20_000, 33_000])
+async def test_limit_of_a_head_does_not_depend_on_packets(serve: Serve, size: int) -> None:
+    """20 KB are accepted and 33 KB are refused, at once or in pieces."""
+    head = get("/", f"X-Filling: {'x' * size}")
+    statuses = []
+    async with serve(Recorder(brief_answer)) as listener:
+        for pieces in ([head], [head[:10_000], head[10_000:-2], head[-2:]]):
+            async with wire(listener.port) as client:
+                for piece in pieces:
+                    await client.send(piece)
+                    await trio.testing.wait_all_tasks_blocked(0.02)
+                await client.read_until(b"\r\n")
+            statuses.append(int(client.received[9:12]))
+    expect(statuses == ([200, 200] if size < 32_768 else [431, 431]), f"it answers {statuses}")
+
+
+@on_both()
+async def test_burst_of_clients_is_connected_at_once(serve: Serve) -> None:
+    """The listener's backlog has room for 128; a SYN that is lost costs its client a second."""
+    burst = [socket.socket() for _ in range(128)]
+    async with serve(Recorder(brief_answer)) as listener:
+        # Without a checkpoint in between: nobody accepts meanwhile.
+        for sock in burst:
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", listener.port))
+        poll = select.poll()
+        for sock in burst:
+            poll.register(sock, select.POLLOUT)
+        connected = len(poll.poll(0))
+        for sock in burst:
+            sock.close()
+    expect(connected == len(burst), f"{connected} of {len(burst)} are connected")
+
+
+# --- the pin ---
+
+
+def test_pinned_hypercorn_has_what_we_use_of_it() -> None:
+    """When the pin moves, read what changed in `hypercorn/protocol/h11.py` and `http_stream.py`.
+
+    `proxy/web/connection.py` stands in for Hypercorn's connection loop, its worker context and its
+    task group, and uses what is named here; then run this file.
+    """
+    assert version("hypercorn") == "0.18.0"
+    assert list(inspect.signature(H11Protocol).parameters) == [
+        *("app", "config", "context", "task_group", "connection_state"),
+        *("ssl", "client", "server", "send"),
+    ]
+    assert {"handle", "stream_send", "_send_h11_event", "_maybe_recycle"} <= set(vars(H11Protocol))
+    assert {"handle", "app_send"} <= set(vars(HTTPStream))
+    assert "data" in inspect.signature(events.RawData).parameters
+    assert {"Closed", "RawData"} <= set(vars(events))
+    assert {"Response", "StreamClosed"} <= set(vars(stream_events))
+    for name in ("include_date_header", "include_server_header", "h11_pass_raw_headers"):
+        assert isinstance(getattr(Config(), name), bool)
+    assert isinstance(Config().keep_alive_max_requests, int)
