@@ -15,6 +15,7 @@ It knows nothing of routes, keys or upstreams. Why it is not Hypercorn's: docs/d
 from __future__ import annotations
 
 import logging
+import math
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -193,19 +194,23 @@ class ClientConnection:
 
     async def _next_head(self) -> RequestHead | None:
         """Return the next request's head; None when the client, or a drain, ends the connection."""
+        limits, head_due = self._context.limits, math.inf
         while not isinstance(event := self._framer.next_event(), RequestHead):
-            if self._context.draining and self._framer.at_request_start:
+            idle = self._framer.at_request_start
+            if self._context.draining and idle:
                 return None
-            data = await self._receive_of_head()
+            if not idle:
+                # For the whole head: a byte now and then buys no more time.
+                head_due = min(head_due, trio.current_time() + limits.head_s)
+            due = trio.current_time() + limits.idle_s if idle else head_due
+            data = await self._receive_of_head(due, idle=idle)
             if not data:
                 return None
             self._framer.receive_data(data)
         return event
 
-    async def _receive_of_head(self) -> bytes:
-        limits = self._context.limits
-        idle = self._framer.at_request_start
-        with trio.move_on_after(limits.idle_s if idle else limits.head_s):
+    async def _receive_of_head(self, due: float, *, idle: bool) -> bytes:
+        with trio.move_on_at(due):
             return bytes(await self._stream.receive_some(READ_SIZE))
         if idle:
             return b""
@@ -216,12 +221,12 @@ class ClientConnection:
         cycle = self._cycle = RequestCycle(self, self._framer, head)
         if self._peer_ended:
             self._tell_gone(EndCause.CLIENT_DISCONNECTED)
-        socket = self._transport.socket
+        client, server = self._transport.addresses()
         scope = cycle.scope(
             {"connection": self},
             scheme="https" if self.secure else "http",
-            client=socket.getpeername()[:2],
-            server=socket.getsockname()[:2],
+            client=client,
+            server=server,
         )
         try:
             if self._transport.tells_hangup:
@@ -244,11 +249,13 @@ class ClientConnection:
     async def _read_ahead(self, cycle: RequestCycle) -> None:
         await cycle.wait_body_ended()
         while self._framer.held_bytes < READ_SIZE:
-            data = await self._stream.receive_some(READ_SIZE)
+            data = b""
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                data = bytes(await self._stream.receive_some(READ_SIZE))
             if not data:
                 self._hung_up()
                 return
-            self._framer.receive_data(bytes(data))
+            self._framer.receive_data(data)
 
     async def read_body(self) -> None:
         """Receive more of the body; returns when some came or the client is gone.

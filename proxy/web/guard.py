@@ -14,6 +14,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 
@@ -94,7 +95,9 @@ class Guard:
         for connection in tuple(self._connections):
             connection.close_when_idle()
         while self._connections:
-            self._none_left = trio.Event()
+            # Several may wait: each event is everybody's.
+            if self._none_left.is_set():
+                self._none_left = trio.Event()
             await self._none_left.wait()
 
     def abort(self) -> None:
@@ -128,8 +131,10 @@ class Guard:
     async def _serve(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
-            # Tokens are small and each is wanted now.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Tokens are small and each is wanted now. macOS refuses options for a connection that
+            # the client has reset.
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         transport = ClientTransport(
             sock, send_timeout_s=self._send_timeout_s, hangups=self._hangups
         )

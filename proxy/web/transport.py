@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import trio
 
@@ -57,6 +58,17 @@ class ClientTransport(trio.abc.HalfCloseableStream):
     def socket(self) -> socket.socket:
         """The plain socket, for its addresses and its file descriptor."""
         return self._socket
+
+    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Return the client's address and port, and those that it connected to.
+
+        Raises:
+            trio.BrokenResourceError: When the client has reset the connection.
+        """
+        try:
+            return self._socket.getpeername()[:2], self._socket.getsockname()[:2]
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
     @property
     def tells_hangup(self) -> bool:
@@ -144,7 +156,9 @@ class ClientTransport(trio.abc.HalfCloseableStream):
     def abort(self) -> None:
         """Reset the connection: unsent bytes are dropped, blocked writes end; idempotent."""
         if not self.closed:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            # macOS refuses options for a connection that the client has reset.
+            with suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
             self.close()
 
     def _check_open(self) -> None:
