@@ -102,7 +102,7 @@ async def test_engine_is_ready_on_entry_and_gone_on_exit(leftovers: Leftovers) -
         assert len(await ControlClient(address, engine.api_key).slots()) == engine.total_slots
     await wait_gone(pid)
     assert not folder.exists()
-    assert engine.state is proxy.EngineState.STOPPED
+    assert engine.pid is None
 
 
 def fail_twice() -> None:
@@ -278,13 +278,12 @@ async def test_crash_in_the_background_reaches_the_caller(leftovers: Leftovers) 
     with pytest.raises(proxy.ProxyCrashed) as caught:
         async with (
             proxy.open_llama_server() as engine,
-            proxy.open_proxy(engine, sockets=sockets) as server,
+            proxy.open_proxy(engine, sockets=sockets),
         ):
-            assert (await ask_port(server.port, PROPS)).status == 200
             await take_away(sockets[0])
     assert isinstance(caught.value.__cause__, ExceptionGroup)
     assert caught.value.__cause__.subgroup(trio.ClosedResourceError) is not None
-    assert engine.state is proxy.EngineState.STOPPED
+    assert engine.state == proxy.EngineState.STOPPED
 
 
 async def test_restart_after_a_stop_for_good_is_refused_and_harmless(

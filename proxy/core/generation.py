@@ -128,8 +128,14 @@ class StreamFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return what of `data`, and of what was held before, the client is to get."""
-        if self.finished:
-            return data
+        return data if self.finished else self._filter(data)
+
+    def finish(self) -> bytes:
+        """Return what is held when the stream has ended: an event without its end, or nothing."""
+        held, self._held = self._held, b""
+        return held
+
+    def _filter(self, data: bytes) -> bytes:
         data, self._held = self._held + data, b""
         passed: list[bytes] = []
         start = 0
@@ -141,11 +147,6 @@ class StreamFilter:
                 break
         passed.append(self._hold(data[start:]))
         return b"".join(passed)
-
-    def finish(self) -> bytes:
-        """Return what is held when the stream has ended: an event without its end, or nothing."""
-        held, self._held = self._held, b""
-        return held
 
     def _pass(self, event: bytes) -> bytes:
         if self._inside_large:

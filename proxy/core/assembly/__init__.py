@@ -6,7 +6,7 @@ would have answered, except for ids, times and the values of timings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from proxy.core.assembly.chat import ChatAssembler
 from proxy.core.assembly.completion import CompletionAssembler
@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 
-def assembler_for(label: str, fields: Mapping[str, object]) -> Assembler | None:
+def assembler_for(
+    label: str, fields: Mapping[str, object], request_id: str = ""
+) -> Assembler | None:
     """Return what puts the answer to a request together; None where nothing is to be.
 
     None is for a client that asked for a stream itself, and for what a stream cannot carry
@@ -42,28 +44,16 @@ def assembler_for(label: str, fields: Mapping[str, object]) -> Assembler | None:
     Args:
         label: The label of a route that generates.
         fields: The client's body.
+        request_id: The exchange's, for the one answer that has to be named by us.
     """
     if wants_stream(fields) or not can_be_streamed(label, fields):
         return None
     if label in CHAT_ROUTES:
         return ChatAssembler()
     if label in NATIVE_ROUTES:
-        return CompletionAssembler(_model(fields), _response_fields(fields))
+        return CompletionAssembler(fields)
     if label in TEXT_ROUTES:
-        return CompletionsAssembler(
-            _model(fields), _response_fields(fields), verbose=fields.get("verbose") is True
-        )
-    return ResponsesAssembler() if label in RESPONSES_ROUTES else MessagesAssembler(fields)
-
-
-def _model(fields: Mapping[str, object]) -> str | None:
-    model = fields.get("model")
-    return model if isinstance(model, str) else None
-
-
-def _response_fields(fields: Mapping[str, object]) -> Sequence[str]:
-    """Return the paths; as in llama-server, none if one of them is no text."""
-    paths = fields.get("response_fields")
-    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
-        return ()
-    return paths
+        return CompletionsAssembler(fields)
+    if label in RESPONSES_ROUTES:
+        return ResponsesAssembler()
+    return MessagesAssembler(fields, request_id)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from proxy.core.assembly.seam import Assembler, Json, parse, text_of
+from proxy.core.assembly.seam import MAX_ANSWER_BYTES, Assembler, Json, parse, text_of
 from proxy.core.sse import Event
 
 
@@ -33,10 +33,14 @@ class _Choice:
 
 
 class ChatAssembler(Assembler):
-    """Puts a chat completion together."""
+    """Puts a chat completion together.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        max_answer_bytes: How much may be kept of the answer.
+    """
+
+    def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        super().__init__(max_answer_bytes)
         self._choices: dict[int, _Choice] = {}
         self._ended_choice: _Choice | None = None
         self._done = False

@@ -9,10 +9,10 @@ Source: llama.cpp b11434, `server_task_result_cmpl_final::to_json_non_oaicompat`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from proxy.core.assembly.generated import Generated
-from proxy.core.assembly.seam import Assembler, Json, Question, parse
+from proxy.core.assembly.generated import Asked, Generated
+from proxy.core.assembly.seam import MAX_ANSWER_BYTES, Assembler, Json, Question, parse
 from proxy.core.sse import Event
 
 
@@ -20,14 +20,15 @@ class CompletionAssembler(Assembler):
     """Puts a completion of llama-server's own form together.
 
     Args:
-        model: The model that the request names.
-        response_fields: What the client wants of the answer; empty for all.
+        fields: The client's body.
+        max_answer_bytes: How much may be kept of the answer.
     """
 
-    def __init__(self, model: str | None = None, response_fields: Sequence[str] = ()) -> None:
-        super().__init__()
-        self._model = model
-        self._response_fields = response_fields
+    def __init__(
+        self, fields: Mapping[str, object], max_answer_bytes: int = MAX_ANSWER_BYTES
+    ) -> None:
+        super().__init__(max_answer_bytes)
+        self._asked = Asked.of(fields)
         self._results: dict[int, Generated] = {}
 
     def _take(self, event: Event) -> None:
@@ -36,7 +37,7 @@ class CompletionAssembler(Assembler):
     def _take_native(self, found: Json) -> None:
         index = found["index"]
         if index not in self._results:
-            self._results[index] = Generated(self._keep, self._model)
+            self._results[index] = Generated(self._keep, self._asked)
         self._results[index].take(found)
 
     def questions(self) -> list[Question]:
@@ -48,7 +49,5 @@ class CompletionAssembler(Assembler):
         return bool(results) and all(result.last is not None for result in results)
 
     def _answer(self) -> object:
-        answers = [
-            result.answer(self._response_fields) for _, result in sorted(self._results.items())
-        ]
+        answers = [result.answer() for _, result in sorted(self._results.items())]
         return answers[0] if len(answers) == 1 else answers

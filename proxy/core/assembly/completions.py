@@ -9,11 +9,10 @@ Source: llama.cpp b11434, `server_task_result_cmpl_final::to_json_oaicompat` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from proxy.core.assembly.completion import CompletionAssembler
-from proxy.core.assembly.generated import Generated
-from proxy.core.assembly.seam import Json, parse
+from proxy.core.assembly.seam import MAX_ANSWER_BYTES, Json, parse
 from proxy.core.sse import Event
 
 _VERBOSE = "__verbose"
@@ -23,20 +22,14 @@ class CompletionsAssembler(CompletionAssembler):
     """Puts a text completion together.
 
     Args:
-        model: The model that the request names.
-        response_fields: What the client wants of the verbose form; empty for all.
-        verbose: The client asked for the verbose form.
+        fields: The client's body.
+        max_answer_bytes: How much may be kept of the answer.
     """
 
     def __init__(
-        self,
-        model: str | None = None,
-        response_fields: Sequence[str] = (),
-        *,
-        verbose: bool = False,
+        self, fields: Mapping[str, object], max_answer_bytes: int = MAX_ANSWER_BYTES
     ) -> None:
-        super().__init__(model, response_fields)
-        self._verbose = verbose
+        super().__init__(fields, max_answer_bytes)
         self._last: dict[int, Json] = {}
         self._done = False
 
@@ -62,14 +55,14 @@ class CompletionsAssembler(CompletionAssembler):
     def _answer(self) -> object:
         first = min(self._last)
         answer = {**self._last[first], "choices": [self._choice(i) for i in sorted(self._last)]}
-        if self._verbose:
+        if self._asked.verbose:
             timings = answer.pop("timings", None)
-            answer[_VERBOSE] = self._results[first].answer(self._response_fields)
+            answer[_VERBOSE] = self._results[first].answer()
             answer["timings"] = timings
         return answer
 
     def _choice(self, index: int) -> Json:
-        result: Generated = self._results[index]
+        result = self._results[index]
         probabilities = result.probabilities()
         return {
             **self._last[index]["choices"][0],

@@ -1,13 +1,14 @@
 """What one prompt's events of llama-server's own form add up to, in both of its completion routes.
 
-Owns the text and the probabilities of one result, and the three things by which a stream tells less
+Owns the text and the probabilities of one result, and the four things by which a stream tells less
 of them than an answer in one piece:
 
 * text that may be the beginning of a stop string is held back, and never sent when the limit of
   tokens comes before the rest of it. Its tokens are told, and llama-server turns them into text;
 * half a character is never sent. An answer in one piece has a replacement character for it;
 * the probabilities of as many tokens as the stop string has are left out of an answer in one piece,
-  whatever tokens it was made of. llama-server counts them.
+  whatever tokens it was made of. llama-server counts them;
+* tokens that were drafted have no probabilities. An answer in one piece has empty ones for them.
 
 Source: llama.cpp b11434, `process_token`, `send_final_response` and
 `server_task_result_cmpl_final::to_json_non_oaicompat`.
@@ -15,11 +16,49 @@ Source: llama.cpp b11434, `process_token`, `send_final_response` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from proxy.core.assembly.seam import Json, Question, Raw, encode, text_of
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_LOGARITHMS = ("logprob", "top_logprobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request for a completion asks for, as far as its answer's form goes.
+
+    Attributes:
+        model: The model that it names; llama-server's router has to be told.
+        response_fields: Paths of the members it wants; empty for all.
+        verbose: It wants llama-server's own form within OpenAI's.
+        probabilities: It wants the tokens' probabilities.
+        after_sampling: It wants them as they were after sampling.
+    """
+
+    model: str | None
+    response_fields: Sequence[str]
+    verbose: bool
+    probabilities: bool
+    after_sampling: bool
+
+    @classmethod
+    def of(cls, fields: Mapping[str, object]) -> Asked:
+        """Read it from a body."""
+        model, paths = fields.get("model"), fields.get("response_fields")
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            # As in llama-server, all are ignored if one of them is no text.
+            paths = []
+        count = fields.get("n_probs")
+        count = fields.get("logprobs") if count is None else count
+        return cls(
+            model=model if isinstance(model, str) else None,
+            response_fields=paths,
+            verbose=fields.get("verbose") is True,
+            probabilities=isinstance(count, int | float) and count > 0,
+            after_sampling=fields.get("post_sampling_probs") is True,
+        )
 
 
 class Generated:
@@ -27,12 +66,12 @@ class Generated:
 
     Args:
         keep: Makes sure that there is room for what is kept (`Assembler`).
-        model: The model that the request names; llama-server's router asks for it.
+        asked: What the request asks for.
     """
 
-    def __init__(self, keep: Callable[[bytes | str], bytes], model: str | None) -> None:
+    def __init__(self, keep: Callable[[bytes | str], bytes], asked: Asked) -> None:
         self._keep = keep
-        self._model = model
+        self._asked = asked
         self._text = bytearray()
         self._probabilities: list[bytes] = []
         self._unsent_tokens: list[int] = []
@@ -45,20 +84,31 @@ class Generated:
         """Take one event's object in llama-server's own form."""
         if "prompt_progress" in found:
             return
+        self._text += self._keep(found["content"])
         if found["stop"]:
             self.last = found
         else:
-            self._take_tokens(found)
-        self._text += self._keep(found["content"])
-        for probability in found.get("completion_probabilities", ()):
-            self._probabilities.append(self._keep(encode(probability)))
+            self._take_token(found)
 
-    def _take_tokens(self, found: Json) -> None:
+    def _take_token(self, found: Json) -> None:
+        if self._asked.probabilities:
+            told = found.get("completion_probabilities") or [self._drafted(found)]
+            self._probabilities += [self._keep(encode(probability)) for probability in told]
         self._tokens_told = found.get("tokens_predicted", 0)
         if found["content"]:
             self._unsent_tokens.clear()
         else:
             self._unsent_tokens += found.get("tokens", ())
+
+    def _drafted(self, found: Json) -> Json:
+        value, top = ("prob", "top_probs") if self._asked.after_sampling else _LOGARITHMS
+        return {
+            "id": next(iter(found.get("tokens", ())), None),
+            "token": found["content"],
+            "bytes": list(found["content"].encode()),
+            value: 1.0 if self._asked.after_sampling else 0.0,
+            top: [],
+        }
 
     def questions(self) -> list[Question]:
         """Return what to ask llama-server when the last event has come."""
@@ -82,7 +132,7 @@ class Generated:
         return asked
 
     def _question(self, path: str, learn: Callable[[Json], None], **fields: object) -> Question:
-        named = {} if self._model is None else {"model": self._model}
+        named = {} if self._asked.model is None else {"model": self._asked.model}
         return Question(path, {**fields, **named}, learn)
 
     def _learn_text(self, answer: Json) -> None:
@@ -111,12 +161,8 @@ class Generated:
         told = len(self._probabilities) - self._tokens_in_stop_word
         return Raw(b"[%b]" % b",".join(self._probabilities[: max(0, told)]))
 
-    def answer(self, response_fields: Sequence[str]) -> Json:
-        """Return the result in llama-server's own form.
-
-        Args:
-            response_fields: The members to choose, as paths; empty for all.
-        """
+    def answer(self) -> Json:
+        """Return the result in llama-server's own form."""
         last = self.last or {}
         settings = last.get("generation_settings", {})
         answer = {
@@ -128,7 +174,8 @@ class Generated:
         probabilities = self.probabilities()
         if probabilities is not None:
             answer["completion_probabilities"] = probabilities
-        return choose(answer, response_fields) if response_fields else answer
+        paths = self._asked.response_fields
+        return choose(answer, paths) if paths else answer
 
 
 def choose(found: Json, paths: Sequence[str]) -> Json:

@@ -15,7 +15,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from proxy.core.assembly.seam import AnsweredError, Assembler, Json, Question, parse, text_of
+from proxy.core.assembly.seam import (
+    MAX_ANSWER_BYTES,
+    AnsweredError,
+    Assembler,
+    Json,
+    Question,
+    parse,
+    text_of,
+)
 from proxy.core.sse import Event
 
 
@@ -31,17 +39,26 @@ class MessagesAssembler(Assembler):
 
     Args:
         fields: The client's body.
+        request_id: Names a message whose own name was not told.
+        max_answer_bytes: How much may be kept of the answer.
     """
 
-    def __init__(self, fields: Mapping[str, object]) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        fields: Mapping[str, object],
+        request_id: str = "",
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        super().__init__(max_answer_bytes)
         self._fields = fields
+        self._request_id = request_id
         self._message: Json = {}
         self._thinking = bytearray()
         self._text = bytearray()
         self._tools: dict[str, _ToolUse] = {}
         self._tool_at: dict[int, _ToolUse] = {}
         self._input_tokens = 0
+        self._model = fields.get("model", "")
         self._last: Json | None = None
         self._done = False
 
@@ -81,15 +98,25 @@ class MessagesAssembler(Assembler):
     def questions(self) -> list[Question]:
         """Return what to ask llama-server before `finish`.
 
-        A message whose first token is half a character has no `message_start`.
+        A message whose first token is half a character, as that of many an emoji, has no
+        `message_start`: nothing tells its model then, nor how many tokens were read. How many of
+        them were cached nobody tells.
         """
         if self._message:
             return []
-        asked = {**self._fields, "stream": False}
-        return [Question("/v1/messages/count_tokens", asked, self._learn_count)]
+        return [
+            Question("/v1/messages/count_tokens", {**self._fields}, self._learn_count),
+            Question("/v1/models", None, self._learn_model),
+        ]
 
     def _learn_count(self, answer: Json) -> None:
         self._input_tokens = answer["input_tokens"]
+
+    def _learn_model(self, answer: Json) -> None:
+        names = [model["id"] for model in answer["data"]]
+        # A router has several, and knows the one asked for by the name it was asked by.
+        if len(names) == 1:
+            self._model = names[0]
 
     def _is_complete(self) -> bool:
         return self._done and self._last is not None
@@ -101,11 +128,11 @@ class MessagesAssembler(Assembler):
             "input_tokens": self._input_tokens,
         }
         return {
-            "id": self._message.get("id", "chatcmpl-"),
+            "id": self._message.get("id", f"chatcmpl-{self._request_id}"),
             "type": "message",
             "role": "assistant",
             "content": self._content(),
-            "model": self._message.get("model", self._fields.get("model", "")),
+            "model": self._message.get("model", self._model),
             **last["delta"],
             "usage": {**usage, **last["usage"]},
         }

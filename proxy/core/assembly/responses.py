@@ -9,17 +9,21 @@ Source: llama.cpp b11434, `server_task_result_cmpl_final::to_json_oaicompat_resp
 
 from __future__ import annotations
 
-from proxy.core.assembly.seam import Assembler, Json, parse
+from proxy.core.assembly.seam import MAX_ANSWER_BYTES, Assembler, Json, parse
 from proxy.core.sse import Event
 
 _MESSAGE = ("content", "id", "role", "status", "type")
 
 
 class ResponsesAssembler(Assembler):
-    """Puts a response together."""
+    """Puts a response together.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Args:
+        max_answer_bytes: How much may be kept of the answer.
+    """
+
+    def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        super().__init__(max_answer_bytes)
         self._response: Json | None = None
 
     def _take(self, event: Event) -> None:

@@ -51,13 +51,13 @@ class Question:
     """Something that a stream does not tell and llama-server answers beside its slots.
 
     Attributes:
-        path: Where to post it.
-        fields: The body, a JSON object.
+        path: Where to ask it.
+        fields: What to post, a JSON object; None for a GET.
         learn: Takes the answer, a JSON object.
     """
 
     path: str
-    fields: Json
+    fields: Json | None
     learn: Callable[[Json], None]
 
 
