@@ -246,7 +246,6 @@ async def open_proxy(
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     slots: int | None = None,
-    router: bool = False,
     forward_conversation_id: bool = False,
     allow_remote_media: bool = False,
     via: bool = False,
@@ -271,7 +270,6 @@ async def open_proxy(
         certfile: TLS certificate chain, PEM; needs `keyfile`.
         keyfile: TLS private key, PEM.
         slots: Permits, where llama-server does not tell its slots; None for no gate then.
-        router: Whether the engine is llama-server's router: a gate for each model then.
         forward_conversation_id: Pass `X-Conversation-Id` on to llama-server.
         allow_remote_media: Let llama-server fetch URLs that a request names.
         via: Add `Via` headers.
@@ -308,7 +306,7 @@ async def open_proxy(
             via=via,
             forwarded=forwarded,
         )
-        backend = Backend(engine, max_queue=max_queue, slots=slots, router=router, drain_s=drain_s)
+        backend = Backend(engine, max_queue=max_queue, slots=slots, router=engine.router, drain_s=drain_s)
         listener = MainListener(backend, settings, bound)
     except BaseException:
         for sock in bound:

@@ -232,7 +232,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "forwarded", _FORWARDING, SWITCH, "",
-        "Tell llama-server the client's address, host and scheme in Forwarded (RFC 7239).",
+        "Tell llama-server the client's address in Forwarded (RFC 7239).",
         default=False,
     ),
     Option(

@@ -15,7 +15,10 @@ from collections.abc import Mapping, Sequence
 from proxy.core.errors import ConfigError
 
 _LISTENS = "the proxy chooses where llama-server listens, so that nobody can go around it"
-_KEY = "the proxy makes a new key for each launch and passes it where other users cannot read it"
+_KEY = (
+    "the proxy makes a new key for each launch and passes it where other users cannot read it; keys"
+    " for clients are --api-key and --api-key-file before the --"
+)
 _TLS = "llama-server is behind a private socket; TLS for clients is --certfile and --keyfile"
 _PREFIX = "the proxy serves llama-server's routes where llama-server's documentation says they are"
 _LOG = "the proxy reads llama-server's log to follow the load and to tell why it failed"

@@ -38,6 +38,7 @@ from proxy.runtime.outbound import ControlClient
 from proxy.runtime.supervisor import LlamaServer
 
 LOADING = "Loading model"
+AWAY = "llama-server cannot be reached, or is still loading its model."
 STOPPING = "The server is shutting down."
 # A router may be asked for any name; beyond this many the models that nobody uses are forgotten.
 MAX_MODEL_GATES = 256
@@ -188,6 +189,8 @@ class Backend:
                 log_tail=tuple(without_folders(line) for line in failure.log_tail[-_TOLD_LINES:]),
             )
         if not self.first_ready.is_set():
+            if isinstance(self.engine, ExternalServer):
+                return Unavailable(AWAY, retry_after_s=5)
             return Unavailable(LOADING, retry_after_s=2)
         return Unavailable("llama-server is restarting. Try again in a moment.", retry_after_s=5)
 

@@ -32,6 +32,7 @@ class EngineView:
         total_slots: How many requests it works on at once; None until, or when not, known.
         failure: Why it is `failed`, with the last log lines; None in every other state.
         last_exit: How the last launch that ended did end.
+        router: Whether it serves several models, each with slots of its own.
         restarts: How often it was launched again after a crash.
     """
 
@@ -42,6 +43,7 @@ class EngineView:
         self.failure: EngineError | None = None
         self.last_exit: ExitStatus | None = None
         self.restarts = 0
+        self.router = False
         self._state = EngineState.STOPPED
         self._finished = False
         self._observers: dict[object, Callable[[], None]] = {}

@@ -63,6 +63,11 @@ class LaunchPlanner:
         environ: Mapping[str, str],
     ) -> None:
         check_extra_args(extra_args)
+        if router and discovered.kind == "embedded":
+            raise ConfigError(
+                "The embedded runtime has no router mode: install llama.cpp's llama-server, or name"
+                " one with --llama-server."
+            )
         self._discovered = discovered
         self._model_path = _model_file(model_path, extra_args, router=router)
         self._extra_args = tuple(extra_args)
@@ -87,12 +92,20 @@ class LaunchPlanner:
             host=address.uds or address.host,
             port=None if address.uds else 0,
             model_path=self._model_path,
-            extra_args=self._extra_args,
+            extra_args=(*self._defaults(), *self._extra_args),
         )
         keep_model = self._model_path is None and not self._router
         environment = build_environment(self._environ, api_key=api_key, keep_model=keep_model)
         environment.update(self._discovered.environment)
         return LaunchPlan(argv, environment, address, api_key)
+
+
+    def _defaults(self) -> tuple[str, ...]:
+        """Return what the demo model is best served with; the user's arguments come later and win."""
+        if self._model_path != str(DEMO_MODEL):
+            return ()
+        # Clients see the name, not where it lies; more threads only wait for each other.
+        return ("--alias", "demo", "--threads", "1")
 
 
 def _model_file(

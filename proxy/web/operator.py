@@ -101,7 +101,8 @@ def _add_exchanges(app: QuartTrio, backend: Backend) -> None:
             raise NotFound("No exchange with this request id is in flight.")
         for exchange in chosen:
             exchange.end(EndCause.CANCELLED_BY_ADMIN)
-        return Response(status=204)
+        # An empty body has to be named: without one Quart iterates in a way that needs asyncio.
+        return Response(b"", status=204)
 
 
 def _add_engine(app: QuartTrio, backend: Backend) -> None:

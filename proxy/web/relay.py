@@ -145,6 +145,7 @@ class _Carriage:
         if reply is not None:
             await self._downstream.fail(reply)
             exchange.status = self._downstream.status
+            exchange.bytes_out = self._downstream.bytes_sent
 
     async def _carry(self, receive: Receive) -> None:
         try:
@@ -317,6 +318,7 @@ class _Carriage:
                 exchange.first_byte_at = trio.current_time()
                 exchange.phase = Phase.DECODE
             await self._downstream.write(data)
+            exchange.bytes_out = self._downstream.bytes_sent
 
     async def _continue_stream(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
         """Go on with a stream that our queue comments began: its head can no longer be sent."""

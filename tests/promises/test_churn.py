@@ -7,9 +7,8 @@ from itertools import islice
 
 import pytest
 
-from tests.promises.churn.client import Outcome
 from tests.promises.churn.command import churned_proxy
-from tests.promises.churn.plan import End, errands
+from tests.promises.churn.plan import errands
 from tests.promises.churn.run import Churn, settled
 
 SEED = 20261121

@@ -15,8 +15,9 @@ import trio
 
 from tests.promises.churn.plan import End, Errand, Moment
 
-# A client that stops reading has to stay longer than the proxy's send timeout.
-STALL_S = 2.0
+# A client that stops reading stays until the proxy has cut it off: some tenths of a second until
+# every buffer between is full, and the send timeout of a second.
+_STALL_S = 3.0
 # How a stream says that it is complete, by route.
 _LAST_WORDS = {
     "/completion": b'"stop":true',
@@ -100,7 +101,7 @@ class _Client:
                 return await self._leave()
             await cancel_by_admin(self._port, self._request_id)
         elif errand.end is End.STALLED:
-            await trio.sleep(STALL_S)
+            await trio.sleep(_STALL_S)
         return self._judge(received + await _read_to_end(self._sock))
 
     async def _ask_before(self) -> None:

@@ -1,6 +1,7 @@
 """The real command under a churn, in a process of its own, and all that it holds at a moment.
 
-Owns the process. Looks at it from outside only: through its operator's routes, `/slots` and `/proc`.
+Owns the process. Looks at it from outside only: through its operator's routes, `/slots` and
+`/proc`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,10 +27,11 @@ from tests.cli.command import argv_of, environment
 START_S = 30.0
 STOP_S = 30.0
 # Short, so that the ends that wait for them are not what a churn spends its time on.
-_OPTIONS = ("--request-timeout-s", "2", "--send-timeout-s", "1", "--max-queue", "18")
-SLOTS = 8
+_OPTIONS = ("--request-timeout-s", "3", "--send-timeout-s", "1", "--max-queue", "18")
+# With room for an answer that nobody ends, in each slot.
+_ENGINE_OPTIONS = ("-np", "8", "-c", "262144")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_METRIC = re.compile(r'^(llama_proxy_\w+)(?:\{(.*)\})? (\S+)$', re.MULTILINE)
+_METRIC = re.compile(r"^(llama_proxy_\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _CAUSE = re.compile(r'cause="(\w+)"')
 
 
@@ -176,7 +177,8 @@ async def churned_proxy() -> AsyncIterator[ChurnedProxy]:
         argv = argv_of(
             *("serve", "--port", "0", "--ready-file", str(ready_file), "--log-level", "warning"),
             *_OPTIONS,
-            *("--", "-np", str(SLOTS)),
+            "--",
+            *_ENGINE_OPTIONS,
         )
         with log.open("wb") as file:
             process = subprocess.Popen(

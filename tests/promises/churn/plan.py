@@ -72,14 +72,14 @@ class Errand:
 # In hundredths. Ends that hold a slot for seconds (deadline, a client that stops reading) are rare,
 # so that thousands of exchanges take a minute.
 _ENDS = {
-    End.FINISHED: 34.0,
+    End.FINISHED: 35.0,
     End.FIN: 20.0,
     End.RESET: 15.0,
     End.HALF_CLOSE: 13.0,
     End.CANCELLED: 10.0,
     End.BAD_REQUEST: 5.0,
-    End.DEADLINE: 1.5,
-    End.STALLED: 1.5,
+    End.DEADLINE: 1.0,
+    End.STALLED: 1.0,
 }
 _MOMENTS = {Moment.IN_HEAD: 8, Moment.IN_BODY: 8, Moment.WAITING: 34, Moment.READING: 50}
 _CHAT = {"messages": [{"role": "user", "content": "Go on."}]}
@@ -92,8 +92,8 @@ _GENERATING: dict[str, dict[str, Any]] = {
 }
 # For longer events: a client that stops reading is noticed once every buffer is full.
 _WITH_LOGPROBS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"logprobs": True, "top_logprobs": 10},
-    "/completion": {"n_probs": 10},
+    "/v1/chat/completions": {"logprobs": True, "top_logprobs": 20},
+    "/completion": {"n_probs": 200},
 }
 _LENGTH_FIELD = {"/completion": "n_predict", "/v1/responses": "max_output_tokens"}
 _BESIDE_SLOTS: dict[str, dict[str, Any] | None] = {
