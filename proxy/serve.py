@@ -306,7 +306,9 @@ async def open_proxy(
             via=via,
             forwarded=forwarded,
         )
-        backend = Backend(engine, max_queue=max_queue, slots=slots, router=engine.router, drain_s=drain_s)
+        backend = Backend(
+            engine, max_queue=max_queue, slots=slots, router=engine.router, drain_s=drain_s
+        )
         listener = MainListener(backend, settings, bound)
     except BaseException:
         for sock in bound:

@@ -74,7 +74,6 @@ def headings() -> Iterator[str]:
             yield heading.replace(" ", "_").lower()
 
 
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")  # httpx's, left early
 @pytest.mark.parametrize(
     "example", EXAMPLES, ids=[f"{n}-{text}" for n, text in enumerate(headings())]
 )

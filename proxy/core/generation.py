@@ -93,14 +93,14 @@ def upstream_body(label: str, fields: Mapping[str, object], original: bytes) -> 
 
 
 def stream_filter(label: str, fields: Mapping[str, object]) -> StreamFilter | None:
-    """Return the filter for the stream of a client that asked for one; None if it needs none."""
-    if not wants_stream(fields) or fields.get("return_progress") is True:
+    """Return the filter for the stream of a client that asked for one; None for another's."""
+    if not wants_stream(fields):
         return None
-    if not _well_typed(fields) or label in MESSAGES_ROUTES:
-        # llama-server passes `return_progress` of a message on to nobody.
-        return None
-    several = _has_choices(fields) or (label in _PROMPT_ROUTES and _has_list(fields))
-    return StreamFilter(responses=label in RESPONSES_ROUTES, several=several)
+    return StreamFilter(
+        responses=label in RESPONSES_ROUTES,
+        several=_has_choices(fields) or (label in _PROMPT_ROUTES and _has_list(fields)),
+        keep=fields.get("return_progress") is True,
+    )
 
 
 class StreamFilter:
@@ -115,15 +115,24 @@ class StreamFilter:
         responses: The stream is of `/v1/responses`, where the first progress is told within an
             event that the client is to get.
         several: The request has several prompts or choices.
+        keep: The client asked for progress itself: only the end of prefill is looked for.
+
+    Attributes:
+        decoding: Whether the first event of decode has come.
+        finished: Whether all that is fed from now on is returned as it is.
     """
 
-    def __init__(self, *, responses: bool = False, several: bool = False) -> None:
+    def __init__(
+        self, *, responses: bool = False, several: bool = False, keep: bool = False
+    ) -> None:
         self._responses = responses
-        self._several = several
+        self._several = several and not keep
+        self._keep = keep
         self._held = b""
         self._after_created = False
         # An event too large to be of progress is passed on in pieces.
         self._inside_large = False
+        self.decoding = False
         self.finished = False
 
     def feed(self, data: bytes) -> bytes:
@@ -157,12 +166,21 @@ class StreamFilter:
             self._after_created = after_created
             return event
         if _PROGRESS in event:
-            return _without_progress(event) if after_created else b""
+            return self._pass_progress(event, after_created)
         if self._responses and event.startswith((_CREATED, _IN_PROGRESS)):
             self._after_created = event.startswith(_CREATED)
             return event
-        self.finished = not self._several
+        self._begin_decode()
         return event
+
+    def _pass_progress(self, event: bytes, after_created: bool) -> bytes:
+        if self._keep:
+            return event
+        return _without_progress(event) if after_created else b""
+
+    def _begin_decode(self) -> None:
+        self.decoding = True
+        self.finished = not self._several
 
     def _hold(self, rest: bytes) -> bytes:
         """Hold the beginning of an event; return what can be passed on at once."""
@@ -172,7 +190,7 @@ class StreamFilter:
             self._held = rest
             return b""
         self._inside_large = True
-        self.finished = not self._several
+        self._begin_decode()
         # The first half of its end, unless nobody is to look for it any more.
         kept = 1 if rest.endswith(b"\n") and not self.finished else 0
         self._held = rest[len(rest) - kept :]

@@ -132,7 +132,9 @@ class LogRing:
         )
 
 
-_FOLDERS = re.compile(r"(?<![\w.:/])(?:[A-Za-z]:|[a-z]+://(?=/))?(?:[/\\][^\s/\\:'\"]+)*[/\\](?=[^\s/\\:'\"])")
+_FOLDERS = re.compile(
+    r"(?<![\w.:/])(?:[A-Za-z]:|[a-z]+://(?=/))?(?:[/\\][^\s/\\:'\"]+)*[/\\](?=[^\s/\\:'\"])"
+)
 
 
 def without_folders(line: str) -> str:

@@ -198,22 +198,22 @@ class Backend:
         """Return why the engine keeps requests waiting; None while it serves."""
         return None if self.engine.state is EngineState.READY else self.unavailable()
 
+    def control(self) -> ControlClient:
+        """Return what asks the engine about itself, in its current launch."""
+        return ControlClient(self.engine.address, self.engine.api_key)
+
     async def ask_slots(self, model: str) -> None:
         """Learn the slots of a router's model from llama-server; silent when it does not tell."""
-        engine = self.engine
-        control = ControlClient(engine.address, engine.api_key)
         with trio.move_on_after(_QUESTION_S), suppress(UpstreamFailed):
-            props = await control.get_json("/props?" + urlencode({"model": model}))
+            props = await self.control().get_json("/props?" + urlencode({"model": model}))
             slots = props.get("total_slots") if isinstance(props, dict) else None
             if isinstance(slots, int) and slots > 0:
                 self.learn_slots(model, slots)
 
     async def end_conversation(self, conversation: str) -> None:
         """Stop what llama-server goes on generating for a conversation whose client is gone."""
-        engine = self.engine
-        control = ControlClient(engine.address, engine.api_key)
         with suppress(UpstreamFailed):
-            await control.delete("/v1/stream?" + urlencode({"conv_id": conversation}))
+            await self.control().delete("/v1/stream?" + urlencode({"conv_id": conversation}))
 
     async def crashed(self, generation: int) -> bool:
         """Tell whether launch `generation` has ended, now that its connection broke.

@@ -22,6 +22,7 @@ from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import reply_for
 from proxy.core.errors import HttpError
 from proxy.core.measures import Measures
+from proxy.core.usage import Usage
 from proxy.runtime.gate import Ticket
 from proxy.runtime.upstream import UpstreamConnection
 
@@ -44,8 +45,7 @@ class Exchange:
         bytes_out: Bytes of body sent to the client.
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
-        prompt_tokens: Tokens of the prompt, as llama-server told at the end; 0 if it did not.
-        completion_tokens: Tokens of the answer, likewise.
+        usage: Tokens, as llama-server told at the end; zeros if it did not.
         generation: The engine's launch that it talks to; None until it connects.
     """
 
@@ -63,8 +63,7 @@ class Exchange:
     ticket: Ticket | None = None
     upstream: UpstreamConnection | None = None
     generation: int | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    usage: Usage = field(default_factory=Usage)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def end(self, cause: EndCause, error: HttpError | None = None) -> None:
@@ -171,8 +170,8 @@ def _measure_end(exchange: Exchange, measures: Measures) -> None:
     if first_byte is not None:
         measures.count_phase(Phase.DECODE.value, now - first_byte)
         measures.count_first_token(exchange.route, first_byte - exchange.started_at)
-    measures.tokens["prompt"] += exchange.prompt_tokens
-    measures.tokens["completion"] += exchange.completion_tokens
+    measures.tokens["prompt"] += exchange.usage.prompt_tokens
+    measures.tokens["completion"] += exchange.usage.completion_tokens
 
 
 def _cause(exchange: Exchange) -> str:
@@ -192,6 +191,8 @@ def _log_end(exchange: Exchange) -> None:
         "bytes": exchange.bytes_out,
         "queued_s": _elapsed(exchange.started_at, exchange.admitted_at),
         "first_byte_s": _elapsed(exchange.started_at, exchange.first_byte_at),
+        "prompt_tokens": exchange.usage.prompt_tokens,
+        "completion_tokens": exchange.usage.completion_tokens,
         "total_s": round(now - exchange.started_at, 4),
     }
     logger.info(

@@ -78,13 +78,28 @@ class ControlClient:
         Raises:
             UpstreamFailed: When it cannot be asked, the status is not 200, or the body is not JSON.
         """
-        status, body = await self._request("GET", path)
+        return await self._json("GET", path)
+
+    async def _json(self, method: str, path: str, body: bytes | None = None) -> object:
+        status, answer = await self._request(method, path, body)
         if status != HTTPStatus.OK:
             raise UpstreamFailed(f"llama-server answered {status} to {path}.")
         try:
-            return json.loads(body)
+            return json.loads(answer)
         except ValueError as error:
             raise UpstreamFailed(NOT_OURS) from error
+
+    async def ask(self, path: str, fields: dict[str, object] | None) -> dict[str, object]:
+        """Post `fields` to `path`, or get it where there are none; return the answer's object.
+
+        Raises:
+            UpstreamFailed: As `get_json`, or when the answer is no object.
+        """
+        body = None if fields is None else json.dumps(fields).encode()
+        found = await self._json("GET" if body is None else "POST", path, body)
+        if not isinstance(found, dict):
+            raise UpstreamFailed(NOT_OURS)
+        return found
 
     async def delete(self, path: str) -> int:
         """Send `DELETE` to `path` and return the status.
@@ -95,26 +110,34 @@ class ControlClient:
         status, _ = await self._request("DELETE", path)
         return status
 
-    async def _request(self, method: str, path: str) -> tuple[int, bytes]:
+    async def _request(
+        self, method: str, path: str, body: bytes | None = None
+    ) -> tuple[int, bytes]:
         connection = await open_upstream(self._address)
         try:
-            return await self._ask(connection, method, path)
+            return await self._exchange(connection, method, path, body)
         finally:
             connection.close()
 
-    async def _ask(
-        self, connection: UpstreamConnection, method: str, path: str
+    async def _exchange(
+        self, connection: UpstreamConnection, method: str, path: str, body: bytes | None
     ) -> tuple[int, bytes]:
         target = (self._address.base_path + path).encode()
-        await connection.send_head(method.encode(), target, self._headers())
+        headers = self._headers()
+        if body is not None:
+            headers.append((b"Content-Type", b"application/json"))
+            headers.append((b"Content-Length", str(len(body)).encode()))
+        await connection.send_head(method.encode(), target, headers)
+        if body:
+            await connection.send_data(body)
         await connection.send_end()
         head = await connection.receive_head()
-        body = bytearray()
+        answer = bytearray()
         while data := await connection.receive_data():
-            body += data
-            if len(body) > MAX_ANSWER_BYTES:
+            answer += data
+            if len(answer) > MAX_ANSWER_BYTES:
                 raise UpstreamFailed(NOT_OURS)
-        return head.status, bytes(body)
+        return head.status, bytes(answer)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         found = [

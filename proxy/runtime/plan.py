@@ -99,9 +99,8 @@ class LaunchPlanner:
         environment.update(self._discovered.environment)
         return LaunchPlan(argv, environment, address, api_key)
 
-
     def _defaults(self) -> tuple[str, ...]:
-        """Return what the demo model is best served with; the user's arguments come later and win."""
+        """Return what serves the demo model best; the user's arguments come later and win."""
         if self._model_path != str(DEMO_MODEL):
             return ()
         # Clients see the name, not where it lies; more threads only wait for each other.

@@ -48,6 +48,7 @@ class Downstream:
         self._http_version = http_version
         self._is_stream = False
         self._held = b""
+        self._inside_event = False
         self.started = False
         self.status: int | None = None
         self.bytes_sent = 0
@@ -55,14 +56,16 @@ class Downstream:
     async def start(
         self, status: int, headers: list[tuple[bytes, bytes]], reason: bytes | None = None
     ) -> None:
-        """Begin the reply. The head leaves with the first bytes of the body, or with `finish`."""
+        """Begin the reply: send its head."""
         self.started = True
         self.status = status
         fields = {name.lower(): value for name, value in headers}
-        # Nothing can be added to an encoded stream: it is passed on as bytes.
+        # Nothing can be added to an encoded stream, or to one whose length is said: they are passed
+        # on as bytes.
         self._is_stream = (
             fields.get(b"content-type", b"").lower().startswith(_EVENT_STREAM)
             and b"content-encoding" not in fields
+            and b"content-length" not in fields
         )
         await self._send(
             {"type": "http.response.start", "status": status, "headers": headers, "reason": reason}
@@ -81,9 +84,14 @@ class Downstream:
 
     def _whole_events(self, data: bytes) -> bytes:
         data = self._held + data
-        end = len(data) if data.endswith(_EVENT_END) else data.rfind(_EVENT_END) + len(_EVENT_END)
-        if end < len(_EVENT_END):
-            end = 0 if len(data) <= _MAX_HELD else len(data)
+        end = data.rfind(_EVENT_END) + len(_EVENT_END)
+        if end >= len(_EVENT_END):
+            self._inside_event = False
+        elif len(data) <= _MAX_HELD:
+            end = 0
+        else:
+            end = len(data)
+            self._inside_event = True
         self._held = data[end:]
         return data[:end]
 
@@ -106,7 +114,7 @@ class Downstream:
         """End the reply with `error`: as a status, as an event, or by breaking the connection."""
         if not self.started:
             await self._fail_with_status(error)
-        elif self._is_stream:
+        elif self._is_stream and not self._inside_event:
             await self._fail_with_event(error)
         elif self._http_version == "1.0":
             # Its end is the connection's end: only a reset tells it from a complete body.

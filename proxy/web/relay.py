@@ -19,13 +19,16 @@ from typing import NoReturn
 import trio
 
 from proxy.core import headers as header_policy
+from proxy.core.assembly import assembler_for
 from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import cause_of
 from proxy.core.errors import HttpError, InternalError, RelayedError, UpstreamFailed
+from proxy.core.generation import stream_filter, upstream_body
 from proxy.core.media import refuse_foreign_media
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.upstream import ResponseHead, UpstreamConnection, open_upstream
+from proxy.web.answers import Answer, PassedOn, PutTogether, is_event_stream
 from proxy.web.asgi import Message, Receive, Send
 from proxy.web.connection import ClientConnection
 from proxy.web.downstream import Downstream
@@ -158,9 +161,6 @@ class _Carriage:
         except HttpError as error:
             self._exchange.end(cause_of(error), error)
 
-    # -- the request's body
-    # -------------------------------------------------------------------------
-
     async def _read_slot_request(self, receive: Receive) -> None:
         request = self._request
         if not request.route.gated:
@@ -171,8 +171,10 @@ class _Carriage:
         request.body = body
         if request.has_json:
             request.fields = await parse_object(body)
-        if request.route.generates and not self._settings.allow_remote_media:
-            refuse_foreign_media(request.fields)
+        if request.route.generates:
+            if not self._settings.allow_remote_media:
+                refuse_foreign_media(request.fields)
+            request.body = upstream_body(request.route.label, request.fields, body)
 
     async def _client_left(self) -> NoReturn:
         self._exchange.end(EndCause.CLIENT_DISCONNECTED)
@@ -232,9 +234,6 @@ class _Carriage:
             return [(b"Transfer-Encoding", b"chunked")]
         return []
 
-    # -- the gate and the upstream
-    # ------------------------------------------------------------------
-
     async def _connect(self) -> UpstreamConnection:
         """Pass the gate and connect; a launch that dies in between is waited out, not reported."""
         exchange, engine = self._exchange, self._backend.engine
@@ -276,54 +275,55 @@ class _Carriage:
         self._exchange.end(EndCause.QUEUE_TIMEOUT, self._backend.obstacle())
         await trio.sleep_forever()
 
-    # -- the response
-    # -------------------------------------------------------------------------------
-
     async def _download(self, upstream: UpstreamConnection) -> None:
         try:
             self._exchange.phase = Phase.PREFILL
             head = await upstream.receive_head()
-            if self._downstream.started:
-                await self._continue_stream(head, upstream)
-            else:
-                await self._start(head)
-            await self._relay_body(upstream)
+            if self._downstream.started and head.status != 200:
+                await self._raise_answered(head, upstream)
+            answer = self._answer_to(head)
+            await answer.begin(head, self._client_fields(head))
+            await self._relay_body(upstream, answer)
+            await answer.prepare()
+            self._exchange.finish()
+            await answer.finish()
         except UpstreamFailed as error:
             await self._explain(error)
         except HttpError as error:
             self._exchange.end(cause_of(error), error)
         else:
-            self._exchange.finish()
-            await self._downstream.finish()
+            self._exchange.usage = answer.usage()
             await self._learn_slots()
 
-    async def _start(self, head: ResponseHead) -> None:
-        await self._downstream.start(
-            head.status,
-            header_policy.to_client(
-                head.headers,
-                request_id=self._request.request_id,
-                via=self._settings.via,
-                own_cors=self._settings.own_cors,
-            ),
-            head.reason,
-        )
-        self._exchange.status = head.status
+    def _answer_to(self, head: ResponseHead) -> Answer:
+        request = self._request
+        if not request.route.generates or not is_event_stream(head):
+            return PassedOn(self._downstream)
+        label, fields = request.route.label, request.fields
+        assembler = assembler_for(label, fields, request.request_id)
+        if assembler is None:
+            return PassedOn(self._downstream, stream_filter(label, fields))
+        return PutTogether(self._downstream, assembler, self._backend.control())
 
-    async def _relay_body(self, upstream: UpstreamConnection) -> None:
+    def _client_fields(self, head: ResponseHead) -> list[tuple[bytes, bytes]]:
+        return header_policy.to_client(
+            head.headers,
+            request_id=self._request.request_id,
+            via=self._settings.via,
+            own_cors=self._settings.own_cors,
+        )
+
+    async def _relay_body(self, upstream: UpstreamConnection, answer: Answer) -> None:
         exchange, engine = self._exchange, self._backend.engine
         while data := await upstream.receive_data():
             engine.note_activity()
-            if exchange.first_byte_at is None:
+            if await answer.take(data) and exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
                 exchange.phase = Phase.DECODE
-            await self._downstream.write(data)
             exchange.bytes_out = self._downstream.bytes_sent
 
-    async def _continue_stream(self, head: ResponseHead, upstream: UpstreamConnection) -> None:
-        """Go on with a stream that our queue comments began: its head can no longer be sent."""
-        if head.status == 200:
-            return
+    async def _raise_answered(self, head: ResponseHead, upstream: UpstreamConnection) -> NoReturn:
+        """Turn llama-server's error into ours: our queue comments have begun a stream with 200."""
         body = bytearray()
         while (data := await upstream.receive_data()) and len(body) < _MAX_ERROR_BODY:
             body += data

@@ -16,6 +16,8 @@ import h11
 
 Field = tuple[bytes, bytes]
 
+# RFC 9110 sections 15.3.5 and 15.4.5.
+_BODILESS = frozenset({204, 304})
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
@@ -30,6 +32,7 @@ class ResponseWriter:
 
     def __init__(self, method: bytes, version: bytes, *, keep_alive: bool) -> None:
         self._http = h11.Connection(h11.SERVER)
+        self._bodiless = method == b"HEAD"
         known = b"HEAD" if method == b"HEAD" else b"GET"
         kept = b"" if keep_alive else b"Connection: close\r\n"
         self._http.receive_data(b"%b / HTTP/%b\r\nHost: x\r\n%b\r\n" % (known, version, kept))
@@ -45,11 +48,12 @@ class ResponseWriter:
     def head(self, status: int, headers: Iterable[Field], reason: bytes | None = None) -> bytes:
         """Return the response's head; h11 adds the framing of the body if `headers` have none."""
         phrase = _REASONS.get(status, b"") if reason is None else reason
+        self._bodiless = self._bodiless or status in _BODILESS
         return self._bytes(h11.Response(status_code=status, headers=list(headers), reason=phrase))
 
     def data(self, data: bytes) -> bytes:
-        """Return bytes of the body with their framing."""
-        return self._bytes(h11.Data(data=data))
+        """Return bytes of the body with their framing; none where the response may have no body."""
+        return b"" if self._bodiless else self._bytes(h11.Data(data=data))
 
     def end(self) -> bytes:
         """Return the end of the body.

@@ -12,9 +12,10 @@ import pytest
 import trio
 
 import proxy
+from tests.clients.conftest import Causes
 from tests.conftest import Running
 from tests.left_behind import Leftovers
-from tests.promises.observe import FREE_WITHIN_S, idle_after_s, until, wait_busy
+from tests.promises.observe import until, wait_busy
 
 PATIENCE_S = 20
 CHAT = json.dumps({"messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 24})
@@ -113,7 +114,9 @@ async def test_key_decides(option: tuple[str, ...], status: int, leftovers: Left
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-async def test_interrupted_stream_frees_the_slot(running: Running, number: signal.Signals) -> None:
+async def test_interrupted_stream_frees_the_slot(
+    running: Running, causes: Causes, number: signal.Signals
+) -> None:
     """Control-C in the middle of an answer, and harder ends, leave no slot busy."""
     url = f"{running.url}/v1/chat/completions"
     with subprocess.Popen(
@@ -125,14 +128,15 @@ async def test_interrupted_stream_frees_the_slot(running: Running, number: signa
                 await trio.lowlevel.wait_readable(process.stdout)
             await wait_busy(running.engine, 1)
             process.send_signal(number)
-            assert await idle_after_s(running.engine) < FREE_WITHIN_S
+            await wait_busy(running.engine, 0)
         finally:
             process.kill()
     assert process.returncode == -number
     await until(lambda: running.server.in_flight == 0 and running.server.connections == 0)
+    assert causes() == [proxy.EndCause.CLIENT_DISCONNECTED]
 
 
-async def test_closed_pipe_frees_the_slot(running: Running) -> None:
+async def test_closed_pipe_frees_the_slot(running: Running, causes: Causes) -> None:
     """`curl ... | head -1`: curl fails to write, leaves, and the slot is idle."""
     url = f"{running.url}/v1/chat/completions"
     with subprocess.Popen(
@@ -143,6 +147,7 @@ async def test_closed_pipe_frees_the_slot(running: Running) -> None:
             await trio.lowlevel.wait_readable(process.stdout)
         await wait_busy(running.engine, 1)
         process.stdout.close()
-        await idle_after_s(running.engine)
+        await wait_busy(running.engine, 0)
         assert process.wait(PATIENCE_S) == 23
     await until(lambda: running.server.in_flight == 0)
+    assert causes() == [proxy.EndCause.CLIENT_DISCONNECTED]

@@ -15,9 +15,10 @@ import trio
 from openai import AsyncOpenAI, OpenAI
 
 import proxy
+from tests.clients.conftest import Causes
 from tests.conftest import Running
 from tests.left_behind import Leftovers
-from tests.promises.observe import FREE_WITHIN_S, idle_after_s, until, wait_busy
+from tests.promises.observe import until, wait_busy
 
 # The package leaves the generators of a stream that it closes early to the garbage collector, which
 # Trio remarks on. Nothing of ours hangs on them: the response itself is closed by then.
@@ -309,18 +310,28 @@ async def test_llama_server_that_dies_is_an_error_and_no_end(
 # -- leaving ---------------------------------------------------------------------------------------
 
 
+async def assert_left(running: Running, causes: Causes) -> None:
+    """Check that an answer was given up and not finished, and that nothing of it is left."""
+    await wait_busy(running.engine, 0)
+    await until(lambda: running.server.in_flight == 0)
+    assert causes() == [proxy.EndCause.CLIENT_DISCONNECTED]
+
+
 @each_stream
-async def test_stream_closed_early_frees_the_slot(running: Running, streamed: Streamed) -> None:
+async def test_stream_closed_early_frees_the_slot(
+    running: Running, streamed: Streamed, causes: Causes
+) -> None:
     """Leaving the loop of an async client is all that it takes."""
     async with async_client(running.url) as client:
         async with aclosing(streamed(client)) as events:
             await anext(events)
             await wait_busy(running.engine, 1)
-        assert await idle_after_s(running.engine) < FREE_WITHIN_S
-    await until(lambda: running.server.in_flight == 0)
+        await assert_left(running, causes)
 
 
-async def test_stream_closed_early_by_a_thread_frees_the_slot(running: Running) -> None:
+async def test_stream_closed_early_by_a_thread_frees_the_slot(
+    running: Running, causes: Causes
+) -> None:
     """The ordinary client's `close()`, in the middle of an answer."""
 
     def leave_early() -> None:
@@ -330,11 +341,10 @@ async def test_stream_closed_early_by_a_thread_frees_the_slot(running: Running) 
             stream.close()
 
     await trio.to_thread.run_sync(leave_early)
-    assert await idle_after_s(running.engine) < FREE_WITHIN_S
-    await until(lambda: running.server.in_flight == 0)
+    await assert_left(running, causes)
 
 
-async def test_cancelled_call_frees_the_slot(running: Running) -> None:
+async def test_cancelled_call_frees_the_slot(running: Running, causes: Causes) -> None:
     """A Trio program that cancels the task around the package's loop needs nothing else."""
     async with async_client(running.url) as client, trio.open_nursery() as nursery:
 
@@ -345,5 +355,4 @@ async def test_cancelled_call_frees_the_slot(running: Running) -> None:
         nursery.start_soon(read)
         await wait_busy(running.engine, 1)
         nursery.cancel_scope.cancel()
-    assert await idle_after_s(running.engine) < FREE_WITHIN_S
-    await until(lambda: running.server.in_flight == 0)
+    await assert_left(running, causes)

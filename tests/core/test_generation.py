@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -168,7 +169,10 @@ END = b"data: [DONE]\n\n"
 DECODE = ROLE + QUOTED + PING + QUOTED + END
 
 CREATED = b'event: response.created\ndata: {"type":"response.created","response":{"id":"r"}}\n\n'
-IN_PROGRESS = b'event: response.in_progress\ndata: {"type":"response.in_progress","response":{"id":"r"}%b}\n\n'
+IN_PROGRESS = (
+    b"event: response.in_progress\n"
+    b'data: {"type":"response.in_progress","response":{"id":"r"}%b}\n\n'
+)
 TOLD = b',"prompt_progress":{"total":9,"cache":0,"processed":4,"time_ms":1}'
 TIMED = b',"timings":{"cache_n":0}' + TOLD
 DELTA = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
@@ -237,7 +241,7 @@ def test_filter_takes_out_the_progress_however_the_stream_is_cut(
     stream, expected, several, responses = STREAMS[name]
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     edges = [0, *cuts, len(stream)]
-    pieces = [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [stream[a:b] for a, b in pairwise(edges)]
     wanted = stream.replace(PROGRESS, b"") if expected is None else expected
     assert filtered(pieces, several=several, responses=responses) == wanted
 
@@ -254,10 +258,11 @@ def test_filter_does_the_same_byte_by_byte(name: str) -> None:
 def test_filter_stands_aside_at_the_first_event_of_decode() -> None:
     """From there on what it is given is what it returns."""
     taken_out = StreamFilter()
-    assert taken_out.feed(PROGRESS + PING) == PING
-    assert not taken_out.finished
-    assert taken_out.feed(ROLE) == ROLE
-    assert taken_out.finished
+    finished = []
+    for given_to_it, passed in ((PROGRESS + PING, PING), (ROLE, ROLE)):
+        assert taken_out.feed(given_to_it) == passed
+        finished.append(taken_out.finished)
+    assert finished == [False, True]
     assert taken_out.feed(END) is END
 
 
@@ -268,23 +273,29 @@ def test_filter_holds_little_of_an_event_that_never_ends() -> None:
     assert len(passed) > 80_000
 
 
+@pytest.mark.parametrize("fields", [{}, {"stream": False}, {"stream": None}])
+def test_filter_is_for_streaming_clients_only(fields: dict[str, object]) -> None:
+    """Another's answer is put together."""
+    assert stream_filter(CHAT, fields) is None
+
+
 @pytest.mark.parametrize(
-    ("label", "fields", "is_needed"),
+    ("label", "stream"),
     [
-        (CHAT, {"stream": True}, True),
-        (NATIVE, {"stream": True, "return_progress": False}, True),
-        (CHAT, {"stream": True, "return_progress": True}, False),
-        (CHAT, {"stream": True, "return_progress": 1}, False),
-        (CHAT, {"stream": False}, False),
-        (CHAT, {}, False),
-        (MESSAGES, {"stream": True}, False),
+        (CHAT, PROGRESS * 2 + DECODE),
+        (RESPONSES, CREATED + IN_PROGRESS % TOLD + IN_PROGRESS % TOLD + DELTA),
     ],
 )
-def test_filter_is_for_streaming_clients_that_did_not_ask_for_progress(
-    label: str, fields: dict[str, object], is_needed: bool
-) -> None:
-    """llama-server tells none on the messages route, whoever asks."""
-    assert (stream_filter(label, fields) is not None) is is_needed
+def test_filter_keeps_the_progress_that_a_client_asked_for(label: str, stream: bytes) -> None:
+    """It is only told from decode, also where there are several choices."""
+    told = stream_filter(label, {"stream": True, "return_progress": True, "n": 2})
+    assert told is not None
+    prefill = stream.index(IN_PROGRESS % TOLD if label == RESPONSES else ROLE)
+    phases = []
+    for piece in (stream[:prefill], stream[prefill:]):
+        assert told.feed(piece) == piece
+        phases.append((told.decoding, told.finished))
+    assert phases == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize(
@@ -304,4 +315,5 @@ def test_filter_stays_while_another_choice_may_be_in_prefill(
     taken_out = stream_filter(label, {**fields, "stream": True})
     assert taken_out is not None
     taken_out.feed(ROLE)
+    assert taken_out.decoding
     assert taken_out.finished is not stays

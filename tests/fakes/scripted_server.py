@@ -33,7 +33,9 @@ async def scripted_server(
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, serve, [listener])
-        yield Address(host="localhost", port=port, tls=tls is not None, authority=f"localhost:{port}")
+        yield Address(
+            host="localhost", port=port, tls=tls is not None, authority=f"localhost:{port}"
+        )
         nursery.cancel_scope.cancel()
 
 

@@ -38,6 +38,22 @@ async def test_streaming_client_that_leaves_in_decode_frees_its_slot(
 
 
 @each_way
+@pytest.mark.parametrize("path", [CHAT, "/completion", "/v1/completions", "/infill"])
+async def test_client_that_asked_for_no_stream_frees_its_slot_beside_a_busy_one(
+    running: Running, leave: Leave, path: str
+) -> None:
+    """It is streamed from llama-server all the same, so its leaving is noticed all the same."""
+    body = {**ENDLESS, "stream": False, "prompt": "Go on.", "input_prefix": "", "input_suffix": ""}
+    async with wire(running.port) as other, wire(running.port) as client:
+        await stream_begun(other)
+        await client.post(path, body)
+        await wait_busy(running.engine, 2)
+        leave(client)
+        assert await idle_after_s(running.engine, busy=1) < FREE_WITHIN_S
+        await until(lambda: running.server.in_flight == 1)
+
+
+@each_way
 async def test_client_that_leaves_beside_a_busy_slot_frees_its_own(
     running: Running, leave: Leave
 ) -> None:

@@ -18,6 +18,7 @@ from proxy.runtime import backend as backend_module
 from proxy.runtime.backend import LOADING, STOPPING, Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.gate import Gate, GateStatistics, Ticket
+from proxy.runtime.outbound import ControlClient
 from proxy.runtime.upstream import UpstreamConnection
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
@@ -471,7 +472,7 @@ STREAM = {"messages": [{"role": "user", "content": "Go on."}], "stream": True}
 
 async def requests_at(engine: proxy.LlamaServer, key: str) -> list[list[str]]:
     """Return the requests that the fake got."""
-    control = backend_module.ControlClient(engine.address, key)
+    control = ControlClient(engine.address, key)
     found = await control.get_json("/fake/state")
     assert isinstance(found, dict)
     return found["requests"]

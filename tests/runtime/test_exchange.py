@@ -12,6 +12,7 @@ import trio.testing
 
 from proxy.core.causes import EndCause, Phase
 from proxy.core.errors import HttpError, InvalidRequest, UpstreamFailed
+from proxy.core.usage import Usage
 from proxy.runtime.exchange import Exchange, ExchangeRegistry
 from proxy.runtime.gate import Gate
 from proxy.runtime.upstream import UpstreamConnection
@@ -93,7 +94,8 @@ async def test_release_closes_the_upstream_and_gives_the_permit_back() -> None:
         exchange.release()
         assert await other_end.receive_some() == b""
     assert gate.statistics().admitted == 0
-    assert (exchange.ticket, exchange.upstream, exchange.generation) == (None, None, None)
+    held: list[object] = [exchange.ticket, exchange.upstream, exchange.generation]
+    assert held == [None, None, None]
 
 
 async def test_open_registers_for_the_block_and_releases_what_it_forgot() -> None:
@@ -179,7 +181,7 @@ async def test_measures_of_an_exchange_that_finished(autojump_clock: object) -> 
         await trio.sleep(2)
         exchange.first_byte_at = trio.current_time()
         await trio.sleep(4)
-        exchange.bytes_out, exchange.prompt_tokens, exchange.completion_tokens = 100, 7, 9
+        exchange.bytes_out, exchange.usage = 100, Usage(7, 9)
         exchange.finish()
     found = registry.measures
     assert found.exchanges == {("/completion", "finished"): 1}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -22,9 +22,8 @@ KEY = "very-secret"
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(leftovers: Leftovers) -> Iterator[None]:
+def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
-    yield
 
 
 def answer(value: object, status: str = "200 OK") -> bytes:
@@ -81,6 +80,35 @@ async def test_answer_of_another_kind_is_refused(ask: Ask, value: object) -> Non
     async with asked(answer(value)) as client:
         with pytest.raises(UpstreamFailed, match=NOT_OURS):
             await ask(client)
+
+
+@pytest.mark.parametrize(
+    ("fields", "head", "body"),
+    [({"a": 1}, "POST /x HTTP/1.1", b'{"a": 1}'), (None, "GET /x HTTP/1.1", b"")],
+    ids=["post", "get"],
+)
+async def test_ask_posts_the_fields_if_there_are_any(
+    fields: dict[str, object] | None, head: str, body: bytes
+) -> None:
+    """As JSON, whose length is said; the answer has to be an object."""
+    arrived = list[bytes]()
+
+    async def keep(stream: trio.abc.Stream) -> None:
+        received = await read_head(stream)
+        while not received.endswith(body):
+            received += await stream.receive_some()
+        arrived.append(received)
+        await stream.send_all(answer({"b": 2} if len(arrived) == 1 else []))
+
+    with trio.fail_after(PATIENCE_S):
+        async with scripted_server(keep) as address:
+            client = ControlClient(address, None)
+            assert await client.ask("/x", fields) == {"b": 2}
+            with pytest.raises(UpstreamFailed, match=NOT_OURS):
+                await client.ask("/x", fields)
+    lines = arrived[0].decode().split("\r\n")
+    assert lines[0] == head
+    assert ("Content-Length: 8" in lines) == (fields is not None)
 
 
 async def test_answer_with_another_status_is_refused_with_it() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -33,9 +33,8 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(leftovers: Leftovers) -> Iterator[None]:
+def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
-    yield
 
 
 @asynccontextmanager
@@ -182,9 +181,13 @@ async def test_request_to_an_upstream_that_stopped_reading_fails() -> None:
     async with connected(answering(reset=True), send=False) as connection:
         fields = [(b"Host", b"h"), (b"Content-Length", b"1000000000")]
         await connection.send_head(b"POST", b"/", fields)
-        with pytest.raises(UpstreamFailed, match=BROKEN):
+
+        async def send_without_end() -> None:
             while True:
                 await connection.send_data(bytes(65536))
+
+        with pytest.raises(UpstreamFailed, match=BROKEN):
+            await send_without_end()
 
 
 # -- ends that are none ----------------------------------------------------------------------------
@@ -274,8 +277,7 @@ async def test_close_wakes_who_reads(reading: str) -> None:
         async def read() -> None:
             wait = connection.receive_data if reading == "body" else connection.receive_head
             with pytest.raises(UpstreamFailed):
-                while True:
-                    await wait()
+                await wait()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)

@@ -6,13 +6,13 @@ import json
 import logging
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import trio
 import trio.testing
 
+from proxy.core.errors import HttpError
 from proxy.core.framing import Limits
 from proxy.web import connection as connection_module
 from proxy.web.asgi import Message, Receive, Send
@@ -38,9 +38,8 @@ each_platform = pytest.mark.parametrize("epoll", [True, False], ids=["epoll", "n
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(leftovers: Leftovers) -> Iterator[None]:
+def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
-    yield
 
 
 def refusal(received: bytes) -> tuple[int, str]:
@@ -64,7 +63,9 @@ async def test_connection_carries_requests_one_after_another(epoll: bool) -> Non
         await client.read_until(b"GET /a ")
         await client.send(POST + b"abcd")
         await client.read_until(b"POST /b abcd")
-        await client.send(b"PUT /c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await client.send(
+            b"PUT /c HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
         await client.send(b"3\r\nxyz\r\n2\r\n12\r\n0\r\n\r\n")
         await client.read_until(b"PUT /c xyz12")
         await client.send(GET)
@@ -93,7 +94,8 @@ async def test_pipelined_requests_are_held_and_answered_in_order(epoll: bool) ->
 
 
 @pytest.mark.parametrize(
-    "request_", [GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"GET /a HTTP/1.0\r\n\r\n"],
+    "request_",
+    [GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), b"GET /a HTTP/1.0\r\n\r\n"],
     ids=["Connection: close", "HTTP/1.0"],
 )
 async def test_request_that_ends_its_connection_is_answered_and_it_closes(request_: bytes) -> None:
@@ -145,7 +147,11 @@ async def test_application_sees_the_request_as_it_came() -> None:
         await client.send(b"GET /a%20b?c=%41 HTTP/1.1\r\nHost: localhost\r\nX-SpelleD: 1\r\n\r\n")
         await client.read_until(b"\r\n\r\n")
     (scope,) = scopes
-    assert (scope["path"], scope["raw_path"], scope["query_string"]) == ("/a b", b"/a%20b", b"c=%41")
+    assert (scope["path"], scope["raw_path"], scope["query_string"]) == (
+        "/a b",
+        b"/a%20b",
+        b"c=%41",
+    )
     assert (b"X-SpelleD", b"1") in scope["headers"]
     assert (scope["http_version"], scope["scheme"]) == ("1.1", "http")
     assert (scope["client"][0], scope["server"]) == ("127.0.0.1", ("127.0.0.1", server.port))
@@ -309,32 +315,29 @@ async def test_client_that_takes_nothing_is_too_slow() -> None:
     assert causes == ["client_too_slow"]
 
 
-async def test_head_that_comes_too_slowly_is_refused_whatever_trickles_in() -> None:
+async def test_head_that_comes_too_slowly_is_refused_whatever_trickles_in(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     """The time is for the whole head: a byte now and then buys no more of it."""
-    limits = replace(LIMITS, head_s=0.3)
+    limits = replace(LIMITS, head_s=1)
     async with guarded(echo, limits) as server, wire(server.port) as client:
-        async with trio.open_nursery() as nursery:
-
-            async def trickle() -> None:
-                await client.send(b"GET /a HTTP/1.1\r\nX: ")
-                while True:
-                    await client.send(b"x")
-                    await trio.sleep(0.02)
-
-            nursery.start_soon(trickle)
-            with trio.fail_after(2):
-                await client.read_until(b"}}")
-            nursery.cancel_scope.cancel()
+        await client.send(b"GET /a HTTP/1.1\r\nX: ")
+        for _ in range(3):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            mock_clock.jump(0.4)
+            await client.send(b"x")
+        await client.read_until(b"}}")
         assert refusal(client.received) == (408, "timeout_error")
 
 
-async def test_second_head_has_its_own_time() -> None:
+async def test_second_head_has_its_own_time(mock_clock: trio.testing.MockClock) -> None:
     """The first request's head does not count against it."""
-    limits = replace(LIMITS, head_s=0.2)
+    limits = replace(LIMITS, head_s=1)
     async with guarded(echo, limits) as server, wire(server.port) as client:
         for _ in range(3):
             await client.send(GET[:10])
-            await trio.sleep(0.1)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            mock_clock.jump(0.9)
             await client.send(GET[10:])
             await client.read_until(b"GET /a ")
             client.received = b""
@@ -364,7 +367,7 @@ async def told_of_refusals(_scope: Message, receive: Receive, send: Send) -> Non
     """Answer with the refusal that reading the body raised."""
     try:
         await read_body(receive)
-    except connection_module.HttpError as error:
+    except HttpError as error:
         await respond(send, error.message.encode(), status=error.status)
 
 
@@ -388,10 +391,15 @@ async def test_malformed_head_after_a_good_request_is_refused() -> None:
 BAD_BODIES = {
     "too large": (POST.replace(b": 4", b": 1001"), 413),
     "chunks too large": (
-        POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"3e9\r\n" + bytes(1001),
+        POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked")
+        + b"3e9\r\n"
+        + bytes(1001),
         413,
     ),
-    "bad chunk": (POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"zz\r\n", 400),
+    "bad chunk": (
+        POST.replace(b"Content-Length: 4", b"Transfer-Encoding: chunked") + b"zz\r\n",
+        400,
+    ),
 }
 
 
@@ -401,7 +409,10 @@ async def test_body_that_is_refused_closes_the_connection(
     data: bytes, status: int, epoll: bool
 ) -> None:
     """Whoever has to say it, the client is told once."""
-    async with guarded(told_of_refusals, LIMITS, epoll=epoll) as server, wire(server.port) as client:
+    async with (
+        guarded(told_of_refusals, LIMITS, epoll=epoll) as server,
+        wire(server.port) as client,
+    ):
         await client.send(data)
         received = await client.read_to_end()
         assert received.startswith(b"HTTP/1.1 %d " % status)
@@ -435,10 +446,14 @@ async def test_early_answer_to_a_client_that_never_stops_sending_ends(
 
     limits = ConnectionLimits(Limits())
     async with guarded(app, limits) as server, wire(server.port) as client:
-        with pytest.raises(trio.BrokenResourceError):
-            await client.send(POST.replace(b": 4", b": 1000000000"))
+        await client.send(POST.replace(b": 4", b": 1000000000"))
+
+        async def upload_without_end() -> None:
             while True:
                 await client.send(bytes(65536))
+
+        with pytest.raises(trio.BrokenResourceError):
+            await upload_without_end()
 
 
 async def test_request_whose_body_was_not_wanted_but_is_here_keeps_the_connection() -> None:

@@ -23,9 +23,8 @@ MUCH = bytes(16 * 1024 * 1024)
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(leftovers: Leftovers) -> Iterator[None]:
+def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
-    yield
 
 
 @contextmanager
@@ -152,10 +151,10 @@ async def test_hangup_that_closes_another_of_the_same_batch_is_the_last_word() -
 async def test_watch_gives_its_epoll_back() -> None:
     """And says from then on that it cannot tell; forgetting and watching are harmless."""
     hangups = HangupWatch()
-    assert hangups.available
+    before = hangups.available
     with trio.move_on_after(0):
         await hangups.run()
-    assert not hangups.available
+    assert (before, hangups.available) == (True, False)
     with tcp_pair() as (accepted, _):
         hangups.watch(accepted, lambda: None)
         hangups.forget(accepted)
@@ -255,27 +254,29 @@ async def test_send_to_a_client_that_takes_nothing_stalls_and_resets_it() -> Non
         assert is_reset(client)
 
 
-async def test_send_timeout_begins_anew_with_every_byte_taken() -> None:
+async def test_send_timeout_begins_anew_with_every_byte_taken(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     """A slow client is not a stalled one."""
-    async with transports(send_timeout_s=0.5) as (transport, client):
+    async with transports(send_timeout_s=1) as (transport, client):
         client.setblocking(False)
+        stalled = trio.Event()
+
+        async def send() -> None:
+            with pytest.raises(WriteStalled):
+                await transport.send_all(MUCH)
+            stalled.set()
+
         async with trio.open_nursery() as nursery:
-
-            async def take_now_and_then() -> None:
-                while True:
-                    await trio.sleep(0.1)
-                    try:
-                        while client.recv(1 << 18):
-                            await trio.lowlevel.checkpoint()
-                    except BlockingIOError:
-                        continue
-
-            nursery.start_soon(take_now_and_then)
-            start = trio.current_time()
-            while trio.current_time() - start < 0.8:
-                await transport.send_all(bytes(1 << 20))
-            nursery.cancel_scope.cancel()
-    assert trio.current_time() - start > 0.5
+            nursery.start_soon(send)
+            for _ in range(3):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                mock_clock.jump(0.9)
+                assert client.recv(1 << 20)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not stalled.is_set()
+            mock_clock.jump(1)
+        assert is_reset(client)
 
 
 async def test_send_that_is_cancelled_while_blocked_resets_the_client() -> None:
@@ -386,7 +387,7 @@ class _DisconnectedSocket(socket.socket):
 
 
 async def test_abort_of_a_socket_that_takes_no_options_closes_it() -> None:
-    """macOS refuses to set any on a connection that is gone: it has to be closed all the same."""
+    """Such as macOS refuses to set on a connection that is gone: it has to be closed all the same."""
     ours, theirs = socket.socketpair()
     odd, hangups = _DisconnectedSocket(fileno=ours.detach()), HangupWatch()
     with theirs:

@@ -21,6 +21,7 @@ from proxy.core.assembly.seam import (
     Assembler,
     Json,
     Question,
+    Raw,
     parse,
     text_of,
 )
@@ -149,8 +150,15 @@ class MessagesAssembler(Assembler):
 
 def _tool_use(tool: _ToolUse) -> Json:
     try:
-        arguments = json.loads(text_of(tool.input))
-    except ValueError:
+        # Written and kept as text: it may be nested deeper than our own writer goes.
+        found = json.dumps(
+            json.loads(text_of(tool.input)),
+            ensure_ascii=False,
+            allow_nan=False,
+            separators=(",", ":"),
+        )
+    except (ValueError, RecursionError):
         # So llama-server has it for a call that was cut off.
-        arguments = {}
+        found = "{}"
+    arguments = Raw(found.encode("utf-8", "replace"))
     return {"type": "tool_use", "id": tool.id, "name": tool.name, "input": arguments}

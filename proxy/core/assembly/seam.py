@@ -22,6 +22,9 @@ from proxy.core.sse import Event, EventDecoder, EventTooLarge
 # thousand of those fit.
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
+# What the Responses API tells before the first token.
+_BEFORE_DECODE = frozenset({"response.created", "response.in_progress"})
+
 Json = dict[str, Any]
 
 
@@ -93,11 +96,15 @@ class Assembler(ABC):
 
     Args:
         max_answer_bytes: How much may be kept of one answer.
+
+    Attributes:
+        decoding: Whether the first event of decode has come.
     """
 
     def __init__(self, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
         self._decoder = EventDecoder()
         self._room = max_answer_bytes
+        self.decoding = False
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the stream, however they are cut.
@@ -111,6 +118,10 @@ class Assembler(ABC):
         except EventTooLarge as error:
             raise too_large() from error
         for event in events:
+            if event.data == "null":
+                # What llama-server begins a second prompt with, where it tells no progress.
+                continue
+            self.decoding = self.decoding or not _is_of_prefill(event)
             try:
                 self._take(event)
             except (AttributeError, IndexError, KeyError, TypeError) as error:
@@ -193,6 +204,11 @@ def encode(value: object) -> bytes:
     if isinstance(value, list):
         return b"[%b]" % b",".join(map(encode, value))
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _is_of_prefill(event: Event) -> bool:
+    # Cannot be inside a JSON string, where a quotation mark has a backslash before it.
+    return event.event in _BEFORE_DECODE or ',"prompt_progress":{' in event.data
 
 
 def _not_understood() -> UpstreamFailed:

@@ -101,12 +101,43 @@ def test_event_that_is_not_llama_servers_is_refused(
         assembler.feed(f"data: {data}\n\n".encode())
 
 
+@pytest.mark.parametrize(("assembler", "stream"), every())
+def test_event_of_nothing_is_passed_over(assembler: Assembler, stream: bytes) -> None:
+    """llama-server begins a second prompt with it, where it tells no progress."""
+    assembler.feed(b"data: null\n\n")
+
+
+@pytest.mark.parametrize(
+    ("assembler", "prefill", "first"),
+    [
+        (
+            CompletionAssembler({}),
+            b'data: {"index":0,"stop":false,"prompt_progress":{"total":4}}\n\n',
+            b'data: {"index":0,"stop":false,"content":",\\"prompt_progress\\":{"}\n\n',
+        ),
+        (
+            ResponsesAssembler(),
+            b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n",
+            b"event: response.output_item.added\ndata: {}\n\n",
+        ),
+        (MessagesAssembler({}), b":\n\n", b'data: {"type":"ping"}\n\n'),
+    ],
+)
+def test_assembler_tells_prefill_from_decode(
+    assembler: Assembler, prefill: bytes, first: bytes
+) -> None:
+    """What comes before the first token is not decode, and a token that looks like it is."""
+    seen = []
+    for data in (prefill, first):
+        assembler.feed(data)
+        seen.append(assembler.decoding)
+    assert seen == [False, True]
+
+
 def test_event_over_the_limit_is_refused() -> None:
     """An event that never ends takes no memory without end."""
-    assembler = ResponsesAssembler()
     with pytest.raises(UpstreamFailed, match="larger than"):
-        for _ in range(20):
-            assembler.feed(b"x" * 2**20)
+        ResponsesAssembler().feed(b"x" * (16 * 2**20 + 1))
 
 
 @pytest.mark.parametrize(
@@ -147,9 +178,9 @@ def test_event_over_the_limit_is_refused() -> None:
 )
 def test_answer_over_the_limit_is_refused(assembler: Assembler, event: dict[str, Any]) -> None:
     """What is kept of one answer is bounded (P4)."""
+    stream = f"data: {json.dumps(event)}\n\n".encode() * 20
     with pytest.raises(UpstreamFailed, match="64 MiB; ask for it as a stream"):
-        for _ in range(20):
-            assembler.feed(f"data: {json.dumps(event)}\n\n".encode())
+        assembler.feed(stream)
 
 
 def test_answer_has_the_headers_of_llama_servers() -> None:
@@ -163,6 +194,7 @@ def test_answer_has_the_headers_of_llama_servers() -> None:
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 
 

@@ -16,7 +16,7 @@ import trio
 from tests.promises.churn.plan import End, Errand, Moment
 
 # A client that stops reading stays until the proxy has cut it off: some tenths of a second until
-# every buffer between is full, and the send timeout of a second.
+# every buffer between is full, and the proxy's send timeout.
 _STALL_S = 3.0
 # How a stream says that it is complete, by route.
 _LAST_WORDS = {

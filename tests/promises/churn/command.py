@@ -12,7 +12,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from tests.cli.command import argv_of, environment
 START_S = 30.0
 STOP_S = 30.0
 # Short, so that the ends that wait for them are not what a churn spends its time on.
-_OPTIONS = ("--request-timeout-s", "3", "--send-timeout-s", "1", "--max-queue", "18")
+_OPTIONS = ("--request-timeout-s", "3", "--send-timeout-s", "0.5", "--max-queue", "18")
 # With room for an answer that nobody ends, in each slot.
 _ENGINE_OPTIONS = ("-np", "8", "-c", "262144")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -109,29 +109,37 @@ class ChurnedProxy:
             return
 
     def log(self) -> str:
-        """Return what it logged: warnings and errors."""
+        """Return what it said and logged: warnings and errors."""
         return self._log.read_text()
+
+    def defects(self) -> str:
+        """Return its log if there is a defect of ours in it, else nothing."""
+        return self.log() if "Traceback" in self.log() else ""
 
     async def metrics(self) -> dict[str, float]:
         """Return its metrics: a plain one by its name, exchanges by their end cause."""
-        found: Counter[str] = Counter()
+        found: defaultdict[str, float] = defaultdict(float)
         for name, labels, value in _METRIC.findall((await self.get("/proxy/metrics")).decode()):
             cause = _CAUSE.search(labels)
             if not labels or cause:
                 found[cause.group(1) if cause else name] += float(value)
         return found
 
+    async def busy_slots(self) -> int:
+        """Return how many of llama-server's slots work; waits while it restarts."""
+        slots = json.loads(await self.get("/slots"))
+        return sum(bool(slot["is_processing"]) for slot in slots)
+
     async def holdings(self) -> Holdings:
         """Look at all that it holds now."""
         metrics = await self.metrics()
-        slots = json.loads(await self.get("/slots"))
         tasks = await self.get("/proxy/tasks", "Accept: text/plain")
         pid = self._process.pid
         return Holdings(
             in_flight=len(json.loads(await self.get("/proxy/exchanges"))["exchanges"]),
             admitted=int(metrics["llama_proxy_gate_admitted"]),
             queued=int(metrics["llama_proxy_gate_queued"]),
-            busy_slots=sum(bool(slot["is_processing"]) for slot in slots),
+            busy_slots=await self.busy_slots(),
             descriptors=_descriptors(pid),
             children=_children(pid),
             tasks=tasks.decode(),
@@ -181,8 +189,13 @@ async def churned_proxy() -> AsyncIterator[ChurnedProxy]:
             *_ENGINE_OPTIONS,
         )
         with log.open("wb") as file:
+            # In a session of its own: Ctrl-C is for whoever runs the churn.
             process = subprocess.Popen(
-                argv, env=environment({"TMPDIR": path}), stdout=file, stderr=file
+                argv,
+                env=environment({"TMPDIR": path}),
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
             )
         try:
             proxy = ChurnedProxy(process, ready_file, log)

@@ -90,11 +90,9 @@ _GENERATING: dict[str, dict[str, Any]] = {
     "/v1/responses": {"input": "Go on."},
     "/v1/messages": _CHAT,
 }
-# For longer events: a client that stops reading is noticed once every buffer is full.
-_WITH_LOGPROBS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"logprobs": True, "top_logprobs": 20},
-    "/completion": {"n_probs": 200},
-}
+# Events of 40 KB: a client that stops reading is noticed once every buffer is full (3 MB).
+_HEAVY = "/completion"
+_HEAVY_FIELDS = {"n_probs": 500}
 _LENGTH_FIELD = {"/completion": "n_predict", "/v1/responses": "max_output_tokens"}
 _BESIDE_SLOTS: dict[str, dict[str, Any] | None] = {
     "/v1/models": None,
@@ -142,7 +140,7 @@ def _request(chance: Random, end: End) -> tuple[str, dict[str, Any] | None]:
     must_generate = end in (End.DEADLINE, End.STALLED)
     if not must_generate and chance.random() < 0.08:
         return chance.choice(list(_BESIDE_SLOTS.items()))
-    path = chance.choice(list(_GENERATING if end is not End.STALLED else _WITH_LOGPROBS))
+    path = _HEAVY if end is End.STALLED else chance.choice(list(_GENERATING))
     stream = must_generate or chance.random() < 0.65
     body = {**_GENERATING[path], "stream": stream}
     length = chance.randrange(1, 60)
@@ -150,7 +148,7 @@ def _request(chance: Random, end: End) -> tuple[str, dict[str, Any] | None]:
         length = _ENDLESS if stream else _LONG
         body["ignore_eos"] = True
     if end is End.STALLED:
-        body |= _WITH_LOGPROBS[path]
+        body |= _HEAVY_FIELDS
     body[_LENGTH_FIELD.get(path, "max_tokens")] = length
     return path, body
 
