@@ -49,7 +49,7 @@ class Answer(ABC):
     async def take(self, data: bytes) -> bool:
         """Take bytes of the body; return whether they are of decode and not of prefill."""
 
-    async def prepare(self) -> None:
+    async def prepare(self) -> None:  # noqa: B027  most answers have nothing to prepare
         """Do at the end of the body what may still fail.
 
         Raises:

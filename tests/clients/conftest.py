@@ -22,3 +22,10 @@ def causes(caplog: pytest.LogCaptureFixture) -> Causes:
         return [EndCause(each["cause"]) for each in ended if each["method"] == "POST"]
 
     return found
+
+
+@pytest.fixture(autouse=True)
+def gcc():
+    yield
+    import gc
+    gc.collect()

@@ -43,7 +43,8 @@ async def test_client_that_asked_for_no_stream_frees_its_slot_beside_a_busy_one(
     running: Running, leave: Leave, path: str
 ) -> None:
     """It is streamed from llama-server all the same, so its leaving is noticed all the same."""
-    body = {**ENDLESS, "stream": False, "prompt": "Go on.", "input_prefix": "", "input_suffix": ""}
+    prompts = {"prompt": "Go on.", "input_prefix": "A ", "input_suffix": " z", "n_predict": 30000}
+    body = {**ENDLESS, **prompts, "stream": False}
     async with wire(running.port) as other, wire(running.port) as client:
         await stream_begun(other)
         await client.post(path, body)

@@ -20,7 +20,6 @@ from proxy.web.connection import ConnectionLimits
 from tests.left_behind import Leftovers
 from tests.promises.wire import LEAVING, Leave, Wire, wire
 from tests.web.guarded import (
-    PATIENCE_S,
     Endless,
     echo,
     guarded,

@@ -136,13 +136,13 @@ class Generated:
         return Question(path, {**fields, **named}, learn)
 
     def _learn_text(self, answer: Json) -> None:
-        text = answer["content"]
+        text = answer.get("content", "")
         # A token that is never shown, such as the end of a turn, has text there too.
         if any(_ends_with_beginning(text, stop) for stop in self._stops()):
             self._unsent_text = text
 
     def _learn_count(self, answer: Json) -> None:
-        self._tokens_in_stop_word = len(answer["tokens"])
+        self._tokens_in_stop_word = len(answer.get("tokens", ()))
 
     def _stops(self) -> Sequence[str]:
         found: Sequence[str] = (self.last or {}).get("generation_settings", {}).get("stop", ())

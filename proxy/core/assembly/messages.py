@@ -111,10 +111,10 @@ class MessagesAssembler(Assembler):
         ]
 
     def _learn_count(self, answer: Json) -> None:
-        self._input_tokens = answer["input_tokens"]
+        self._input_tokens = answer.get("input_tokens", 0)
 
     def _learn_model(self, answer: Json) -> None:
-        names = [model["id"] for model in answer["data"]]
+        names = [model["id"] for model in answer.get("data", ())]
         # A router has several, and knows the one asked for by the name it was asked by.
         if len(names) == 1:
             self._model = names[0]

@@ -56,7 +56,7 @@ class Question:
     Attributes:
         path: Where to ask it.
         fields: What to post, a JSON object; None for a GET.
-        learn: Takes the answer, a JSON object.
+        learn: Takes the answer, a JSON object; one that is an error teaches nothing.
     """
 
     path: str

@@ -172,3 +172,19 @@ def test_chat_of_nothing_has_an_empty_message() -> None:
     """A limit of no tokens."""
     (choice,) = assembled(delta(finish_reason="length"), usage(0), DONE)["choices"]
     assert choice["message"] == {"role": "assistant", "content": ""}
+
+
+def test_chat_without_timings_has_none() -> None:
+    """As llama-server leaves them out."""
+    last = event({"choices": [], **HEAD, "usage": USAGE})
+    assert "timings" not in assembled(delta(content="a"), delta(finish_reason="stop"), last, DONE)
+
+
+def test_chat_passes_over_a_usage_of_no_choice() -> None:
+    """There is nothing it could belong to."""
+    assert assembled(usage(9), *TEXT) == assembled(*TEXT)
+
+
+def test_chat_asks_nothing() -> None:
+    """Its chunks tell all that can be told."""
+    assert ChatAssembler().questions() == []

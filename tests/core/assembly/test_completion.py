@@ -86,3 +86,12 @@ def test_completion_of_several_prompts_is_a_list_in_their_order() -> None:
 def test_completion_of_an_empty_prompt_is_its_only_event() -> None:
     """llama-server generates nothing for it."""
     assert assembled(last(0))["index"] == 0
+
+
+def test_completion_asks_the_questions_of_all_its_results() -> None:
+    """Each may have something held back."""
+    assembler = CompletionAssembler({"n_probs": 1})
+    for index in (0, 1):
+        assembler.feed(event(index, "a"))
+        assembler.feed(last(index).replace(b'"eos"', b'"word", "stopping_word": "x"'))
+    assert [question.path for question in assembler.questions()] == ["/tokenize"] * 2

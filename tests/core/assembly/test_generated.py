@@ -78,6 +78,13 @@ def test_text_of_tokens_that_are_never_shown_is_not_added(content: str) -> None:
     assert result.text() == "a"
 
 
+def test_text_is_what_was_sent_when_the_question_is_answered_with_an_error() -> None:
+    """It is less exact then, and whole all the same."""
+    result = generated(*HELD)
+    answers(result, error={"code": 500})
+    assert result.text() == "a"
+
+
 @pytest.mark.parametrize(
     "events",
     [
