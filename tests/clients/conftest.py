@@ -1,9 +1,10 @@
-"""What client tests look at beside the client: why their exchanges ended."""
+"""What client tests look at beside the client: why exchanges ended; and what they clear away."""
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -24,8 +25,8 @@ def causes(caplog: pytest.LogCaptureFixture) -> Causes:
     return found
 
 
-@pytest.fixture(autouse=True)
-def gcc():
+@pytest.fixture
+def own_garbage() -> Iterator[None]:
+    """Collects what a client package leaves behind here, and not within somebody else's test."""
     yield
-    import gc
     gc.collect()

@@ -22,7 +22,10 @@ from tests.promises.observe import until, wait_busy
 
 # The package leaves the generators of a stream that it closes early to the garbage collector, which
 # Trio remarks on. Nothing of ours hangs on them: the response itself is closed by then.
-pytestmark = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning"),
+    pytest.mark.usefixtures("own_garbage"),
+]
 
 MODEL = "demo"
 SAY: Any = [{"role": "user", "content": "What does the proxy do?"}]

@@ -42,11 +42,15 @@ async def test_streaming_client_that_leaves_in_decode_frees_its_slot(
 async def test_client_that_asked_for_no_stream_frees_its_slot_beside_a_busy_one(
     running: Running, leave: Leave, path: str
 ) -> None:
-    """It is streamed from llama-server all the same, so its leaving is noticed all the same."""
+    """It is streamed from llama-server all the same, so its leaving is noticed all the same.
+
+    The other stream is of the same route: llama-server decodes infill and completion never together.
+    """
     prompts = {"prompt": "Go on.", "input_prefix": "A ", "input_suffix": " z", "n_predict": 30000}
     body = {**ENDLESS, **prompts, "stream": False}
     async with wire(running.port) as other, wire(running.port) as client:
-        await stream_begun(other)
+        await other.post(path, {**body, "stream": True})
+        await other.read_until(b"data: ")
         await client.post(path, body)
         await wait_busy(running.engine, 2)
         leave(client)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trio
 import trio.testing
+from quart_trio import QuartTrio
 
 from proxy.core.access import AccessPolicy
 from proxy.core.causes import EndCause, Phase
@@ -17,6 +18,7 @@ from proxy.core.keyring import Keyring
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.exchange import Exchange
 from proxy.web import operator as operator_module
+from proxy.web.asgi import AsgiApp
 from proxy.web.front_door import FrontDoor
 from proxy.web.operator import make_operator_app
 from proxy.web.vitals import Vitals
@@ -27,13 +29,19 @@ from tests.web.wire import Answer, Sent, ask_port
 
 
 @asynccontextmanager
-async def operated(engine: Engine) -> AsyncIterator[tuple[Guarded, Backend]]:
+async def operated(
+    engine: Engine, *, response_timeout_s: float | None = None
+) -> AsyncIterator[tuple[Guarded, Backend]]:
     """Serve the operator's routes of a backend, behind the front door."""
     backend = Backend(engine, max_queue=4, drain_s=0)
+    app = make_operator_app(backend)
+    assert isinstance(app, QuartTrio)
+    if response_timeout_s is not None:
+        app.config["RESPONSE_TIMEOUT"] = response_timeout_s
     door = FrontDoor(
         AccessPolicy(keyring=Keyring(())),
         vitals=Vitals(backend),
-        operator=make_operator_app(backend),
+        operator=cast(AsgiApp, app),
         relay=echo,
     )
     async with guarded(door) as server, trio.open_nursery() as nursery:
@@ -174,6 +182,19 @@ async def test_log_without_a_line_sends_heartbeats(monkeypatch: pytest.MonkeyPat
         await client.read_until(b": heartbeat\n\n")
         say(engine, "at last")
         await client.read_until(b"at last")
+
+
+async def test_log_is_followed_for_longer_than_the_framework_would_have_it() -> None:
+    """Its time limit for responses cuts a stream without a word."""
+    engine = StagedEngine()
+    opened = operated(engine, response_timeout_s=0.02)
+    async with opened as (server, _), wire(server.port) as client:
+        say(engine, "before")
+        await client.send(FOLLOW)
+        await client.read_until(b"before")
+        await trio.sleep(0.1)
+        say(engine, "after")
+        await client.read_until(b"after")
 
 
 async def test_log_says_how_many_lines_were_lost() -> None:
