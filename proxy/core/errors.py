@@ -62,9 +62,9 @@ class HttpError(ProxyError):
 
     def as_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers that an error reply needs beside its length and request id."""
-        found = [(b"content-type", b"application/json; charset=utf-8")]
+        found = [(b"Content-Type", b"application/json; charset=utf-8")]
         if self.retry_after_s is not None:
-            found.append((b"retry-after", str(self.retry_after_s).encode()))
+            found.append((b"Retry-After", str(self.retry_after_s).encode()))
         return found
 
 
@@ -89,7 +89,7 @@ class AuthenticationFailed(HttpError):
 
     def as_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers of the reply; RFC 9110 section 15.5.2 wants the challenge."""
-        return [*super().as_headers(), (b"www-authenticate", b"Bearer")]
+        return [*super().as_headers(), (b"WWW-Authenticate", b"Bearer")]
 
 
 class PermissionDenied(HttpError):

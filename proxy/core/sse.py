@@ -21,8 +21,6 @@ from proxy.core.errors import ProxyError
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-# ASCII digits; more than nine are over eleven days, and a number as long as the line is no number.
-_RETRY = re.compile(r"[0-9]{1,9}")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -38,13 +36,11 @@ class Event:
         event: Its type, `message` where the stream named none.
         data: Its data lines, joined by a newline.
         id: The last id that the stream has named so far; None before the first.
-        retry_ms: The reconnection time that its block named, in milliseconds.
     """
 
     event: str
     data: str
     id: str | None = None
-    retry_ms: int | None = None
 
 
 class EventDecoder:
@@ -67,7 +63,6 @@ class EventDecoder:
         self._last_id: str | None = None
         self._type = ""
         self._data: list[str] = []
-        self._retry_ms: int | None = None
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events that `data` completes.
@@ -118,16 +113,12 @@ class EventDecoder:
             self._type = text
         elif name == b"id" and "\0" not in text:
             self._last_id = text
-        elif name == b"retry" and _RETRY.fullmatch(text):
-            self._retry_ms = int(text)
         return None
 
     def _dispatch(self) -> Event | None:
         event = None
         if self._data:
-            event = Event(
-                self._type or "message", "\n".join(self._data), self._last_id, self._retry_ms
-            )
+            event = Event(self._type or "message", "\n".join(self._data), self._last_id)
         self._begin_event()
         return event
 
@@ -135,7 +126,6 @@ class EventDecoder:
         self._data_bytes = 0
         self._type = ""
         self._data = []
-        self._retry_ms = None
 
 
 def encode(data: str, event: str | None = None, id: str | None = None) -> bytes:  # noqa: A002

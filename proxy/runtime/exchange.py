@@ -45,6 +45,7 @@ class Exchange:
         bytes_out: Bytes of body sent to the client.
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
+        on_release: Called when it has given back what it held; set by the registry.
         usage: Tokens, as llama-server told at the end; zeros if it did not.
         generation: The engine's launch that it talks to; None until it connects.
     """
@@ -63,6 +64,7 @@ class Exchange:
     ticket: Ticket | None = None
     upstream: UpstreamConnection | None = None
     generation: int | None = None
+    on_release: Callable[[], None] = lambda: None
     usage: Usage = field(default_factory=Usage)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
@@ -96,6 +98,7 @@ class Exchange:
         if self.ticket is not None:
             self.ticket.leave()
             self.ticket = None
+        self.on_release()
 
     def reply(self) -> HttpError | None:
         """Return the error that its client is to be told; None for a client that needs none."""
@@ -125,15 +128,18 @@ class ExchangeRegistry:
         The block must have called `release` before it ends; what it forgot is given back here.
         """
         self._live[exchange] = None
+        exchange.on_release = self._note_release
         try:
             yield exchange
         finally:
             exchange.release()
             exchange.phase = Phase.ENDED
             del self._live[exchange]
-            self._released.set()
             _measure_end(exchange, self.measures)
             _log_end(exchange)
+
+    def _note_release(self) -> None:
+        self._released.set()
 
     def end_all(
         self,

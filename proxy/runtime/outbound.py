@@ -145,6 +145,6 @@ class ControlClient:
             (b"Accept", b"application/json"),
             (b"Connection", b"close"),
         ]
-        if self._api_key is not None:
+        if self._api_key:
             found.append((b"Authorization", b"Bearer " + self._api_key.encode()))
         return found

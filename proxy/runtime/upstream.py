@@ -220,9 +220,10 @@ async def _over_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio
     )
     try:
         await secured.do_handshake()
-    except BaseException as error:
+    except trio.BrokenResourceError as error:
         stream.socket.close()
-        if isinstance(error, trio.BrokenResourceError):
-            raise UpstreamFailed(UNREACHABLE) from error
+        raise UpstreamFailed(UNREACHABLE) from error
+    except BaseException:
+        stream.socket.close()
         raise
     return secured

@@ -24,7 +24,6 @@ Field = tuple[bytes, bytes]
 
 # llama-server answers such questions beside its slots, at once.
 _QUESTION_S = 2.0
-_PROGRESS = b'"prompt_progress":'
 # What describes the stream that we asked for and not the answer that the client gets.
 _OF_THE_STREAM = frozenset(
     {b"content-type", b"content-length", b"cache-control", b"x-accel-buffering"}
@@ -135,7 +134,7 @@ class PutTogether(Answer):
             HttpError: llama-server told an error, or something that is not understood.
         """
         self._assembler.feed(data)
-        return _PROGRESS not in data
+        return self._assembler.decoding
 
     async def prepare(self) -> None:
         """Put the answer together."""

@@ -15,8 +15,9 @@ from proxy.web.asgi import Send
 from proxy.web.connection import ClientConnection
 
 _EVENT_STREAM = b"text/event-stream"
-# llama-server ends every event with an empty line of LF (`tools/server/server-common.cpp`).
-_EVENT_END = b"\n\n"
+# llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
+# front of it may write lines anew.
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 # An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
 _MAX_HELD = 64 * 1024
 
@@ -57,7 +58,6 @@ class Downstream:
         self, status: int, headers: list[tuple[bytes, bytes]], reason: bytes | None = None
     ) -> None:
         """Begin the reply: send its head."""
-        self.started = True
         self.status = status
         fields = {name.lower(): value for name, value in headers}
         # Nothing can be added to an encoded stream, or to one whose length is said: they are passed
@@ -70,6 +70,7 @@ class Downstream:
         await self._send(
             {"type": "http.response.start", "status": status, "headers": headers, "reason": reason}
         )
+        self.started = True
 
     async def write(self, data: bytes) -> None:
         """Send bytes of the body; waits while the client's window is full.
@@ -84,8 +85,8 @@ class Downstream:
 
     def _whole_events(self, data: bytes) -> bytes:
         data = self._held + data
-        end = data.rfind(_EVENT_END) + len(_EVENT_END)
-        if end >= len(_EVENT_END):
+        end = _end_of_events(data)
+        if end:
             self._inside_event = False
         elif len(data) <= _MAX_HELD:
             end = 0
@@ -132,3 +133,12 @@ class Downstream:
         self._held = b""
         await self.write(error_event(self._dialect, error, self._request_id))
         await self.finish()
+
+
+def _end_of_events(data: bytes) -> int:
+    """Return where the last whole event in `data` ends; 0 without one."""
+    for end in _EVENT_ENDS:
+        at = data.rfind(end)
+        if at >= 0:
+            return at + len(end)
+    return 0

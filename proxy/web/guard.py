@@ -126,9 +126,12 @@ class Guard:
                 logger.warning("too many connections; one was closed")
                 sock.close()
                 continue
-            serving.start_soon(self._serve, sock, name="client connection")
+            # Known from here on, so that a drain in this very step waits for it.
+            connection = self._connection_on(sock)
+            self._connections.add(connection)
+            serving.start_soon(self._serve, connection, name="client connection")
 
-    async def _serve(self, sock: socket.socket) -> None:
+    def _connection_on(self, sock: socket.socket) -> ClientConnection:
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             # Tokens are small and each is wanted now. macOS refuses options for a connection that
@@ -138,8 +141,9 @@ class Guard:
         transport = ClientTransport(
             sock, send_timeout_s=self._send_timeout_s, hangups=self._hangups
         )
-        connection = ClientConnection(transport, self._context, self._tls)
-        self._connections.add(connection)
+        return ClientConnection(transport, self._context, self._tls)
+
+    async def _serve(self, connection: ClientConnection) -> None:
         try:
             await connection.run()
         finally:

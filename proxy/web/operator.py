@@ -7,7 +7,6 @@ front door's. The framework is imported here and nowhere else.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -18,6 +17,7 @@ from werkzeug.exceptions import HTTPException
 
 from proxy.core.causes import EndCause
 from proxy.core.errors import HttpError, NotFound
+from proxy.core.loglines import LogBatch
 from proxy.core.sse import comment, encode
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
@@ -76,12 +76,12 @@ def make_operator_app(backend: Backend) -> AsgiApp:
     _add_insight(app, backend)
 
     @app.errorhandler(HTTPException)
-    async def not_ours(_: HTTPException) -> Response:
+    async def _not_ours(_: HTTPException) -> Response:
         # Into our own shape, whatever it is called: the framework's pages are HTML.
         return _refusal(NotFound("There is no such route under /proxy/."))
 
     @app.errorhandler(HttpError)
-    async def ours(error: HttpError) -> Response:
+    async def _ours(error: HttpError) -> Response:
         return _refusal(error)
 
     return cast(AsgiApp, app)
@@ -115,7 +115,7 @@ def _add_engine(app: QuartTrio, backend: Backend) -> None:
     async def logs() -> Response:
         engine = backend.managed
         if "text/event-stream" in request.headers.get("Accept", ""):
-            response = Response(_follow(engine), content_type="text/event-stream")
+            response = Response(_LogFollower(engine), content_type="text/event-stream")
             response.headers["Cache-Control"] = "no-store"
             # The framework's default of 60 s would cut the stream without a word.
             response.timeout = None
@@ -139,22 +139,30 @@ def _add_insight(app: QuartTrio, backend: Backend) -> None:
         return _json(tree.as_object())
 
 
-async def _follow(engine: LlamaServer) -> AsyncIterator[bytes]:
-    """Yield the kept lines and then each new one, numbered, until the client leaves."""
-    number = 0
-    while True:
-        batch = None
+class _LogFollower:
+    """The kept log lines and then each new one, numbered, as events, until the client leaves."""
+
+    def __init__(self, engine: LlamaServer) -> None:
+        self._engine = engine
+        self._number = 0
+
+    def __aiter__(self) -> _LogFollower:
+        return self
+
+    async def __anext__(self) -> bytes:
         with trio.move_on_after(_HEARTBEAT_S):
-            batch = await engine.next_lines(number)
-        if batch is None:
-            yield comment("heartbeat")
-            continue
-        if batch.skipped:
-            yield comment(f"{batch.skipped} lines skipped")
+            return self._as_events(await self._engine.next_lines(self._number))
+        return comment("heartbeat")
+
+    def _as_events(self, batch: LogBatch) -> bytes:
+        self._number = batch.next_number
         first = batch.next_number - len(batch.lines)
-        for offset, line in enumerate(batch.lines):
-            yield encode(json.dumps({"line": line}), event="log", id=str(first + offset))
-        number = batch.next_number
+        skipped = [comment(f"{batch.skipped} lines skipped")] if batch.skipped else []
+        events = (
+            encode(json.dumps({"line": line}), event="log", id=str(number))
+            for number, line in enumerate(batch.lines, first)
+        )
+        return b"".join([*skipped, *events])
 
 
 def _refusal(error: HttpError) -> Response:

@@ -209,7 +209,7 @@ class _Carriage:
         request, settings = self._request, self._settings
         address = self._backend.engine.address
         fields = header_policy.to_upstream(
-            request.headers,
+            request.relayed_headers,
             authority=address.authority,
             # Empty for a moment after a crash: the connection is broken then, and will say so.
             api_key=self._backend.engine.api_key or None,

@@ -75,6 +75,13 @@ class RelayedRequest:
         kind = self.header(b"content-type") or b""
         return self.route.generates or kind.lower().startswith(b"application/json")
 
+    @property
+    def relayed_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers for llama-server, before the policy; what we read comes uncompressed."""
+        if not self.route.generates:
+            return list(self.headers)
+        return [field for field in self.headers if field[0].lower() != b"accept-encoding"]
+
     def header(self, name: bytes) -> bytes | None:
         """Return the first value of a header, by its lower-case name."""
         return next((value for key, value in self.headers if key.lower() == name), None)

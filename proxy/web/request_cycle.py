@@ -134,14 +134,20 @@ class RequestCycle:
         return {"type": "http.request", "body": body, "more_body": not self.body_ended}
 
     async def send(self, message: Message) -> None:
-        """Send the head, or bytes of the body, of the response."""
+        """Send the head, or bytes of the body, of the response.
+
+        Cancellation: it is looked at before anything is framed. What is framed is sent, or the
+        connection is broken: a message never has a hole.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if message["type"] == "http.response.start":
             await self._carrier.write(self._begin(message))
             return
         writer = self._writer
         if writer is None:
             raise RuntimeError("a response's head comes before its body")
-        data = writer.data(message["body"]) if message["body"] else b""
+        body = message.get("body", b"")
+        data = writer.data(body) if body else b""
         if not message.get("more_body", False):
             data += writer.end()
             self.complete = True

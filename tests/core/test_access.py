@@ -243,7 +243,7 @@ def test_other_path_needs_a_key(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/favicon.ico", "/_app/immutable/b.1.js"])
 def test_web_page_of_llama_server_needs_no_key(path: str) -> None:
-    """A browser cannot send a key with a page; the page asks for one and sends it with its calls."""
+    """A browser cannot send a key with a page; the page sends one with its calls."""
     assert status(ask(KEYED, method="GET", path=path)) == 200
     assert status(ask(KEYED, method="POST", path=path)) == 401
 

@@ -58,18 +58,18 @@ def test_error_headers_name_the_bodys_type(kind: type[HttpError]) -> None:
     """JSON in UTF-8; nothing about waiting where nobody said so."""
     headers = dict(kind("x").as_headers())
     assert headers[b"content-type"] == b"application/json; charset=utf-8"
-    assert b"retry-after" not in headers
+    assert b"Retry-After" not in headers
 
 
 def test_error_that_passes_has_retry_after() -> None:
     """Whole seconds, as a header."""
-    assert (b"retry-after", b"7") in errors.QueueFull("x", retry_after_s=7).as_headers()
+    assert (b"Retry-After", b"7") in errors.QueueFull("x", retry_after_s=7).as_headers()
 
 
 @each_kind
 def test_challenge_comes_with_401_alone(kind: type[HttpError]) -> None:
     """RFC 9110 section 15.5.2 wants it there, and it means nothing elsewhere."""
-    challenged = (b"www-authenticate", b"Bearer") in kind("x").as_headers()
+    challenged = (b"WWW-Authenticate", b"Bearer") in kind("x").as_headers()
     assert challenged == (kind.status == 401)
 
 

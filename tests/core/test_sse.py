@@ -57,14 +57,7 @@ def message(data: str, **rest: object) -> Event:
             b"id: 1\n\ndata: a\n\n", [message("a", id="1")], id="an id without data counts"
         ),
         pytest.param(b"id: 1\nid: a\0b\ndata: a\n\n", [message("a", id="1")], id="no NUL in an id"),
-        pytest.param(b"retry: 20\ndata: a\n\n", [message("a", retry_ms=20)], id="retry"),
-        pytest.param(b"retry: 2s\ndata: a\n\n", [message("a")], id="retry takes digits only"),
-        pytest.param(b"retry: \xc2\xb2\ndata: a\n\n", [message("a")], id="and only ASCII ones"),
-        pytest.param(b"retry:\ndata: a\n\n", [message("a")], id="and at least one"),
-        pytest.param(b"retry: 5\n\ndata: a\n\n", [message("a")], id="retry belongs to its block"),
-        pytest.param(
-            b"retry: " + b"9" * 5000 + b"\ndata: a\n\n", [message("a")], id="retry is bounded"
-        ),
+        pytest.param(b"retry: 20\ndata: a\n\n", [message("a")], id="retry is ignored"),
     ],
 )
 @pytest.mark.parametrize("cut", ["whole", "bytes"])

@@ -44,7 +44,8 @@ async def test_client_that_asked_for_no_stream_frees_its_slot_beside_a_busy_one(
 ) -> None:
     """It is streamed from llama-server all the same, so its leaving is noticed all the same.
 
-    The other stream is of the same route: llama-server decodes infill and completion never together.
+    The other stream is of the same route: llama-server never decodes infill and completion
+    together.
     """
     prompts = {"prompt": "Go on.", "input_prefix": "A ", "input_suffix": " z", "n_predict": 30000}
     body = {**ENDLESS, **prompts, "stream": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import trio
@@ -40,6 +41,11 @@ async def test_full_queue_is_refused_with_retry_after() -> None:
         assert json.loads(received.split("\r\n\r\n", 1)[1])["error"]["type"] == "rate_limit_error"
 
 
+def in_flight(server: proxy.ProxyServer, count: int) -> bool:
+    """Return whether so many exchanges are under way."""
+    return server.in_flight == count
+
+
 async def test_queue_is_first_come_first_served() -> None:
     """Answers come in the order of the requests."""
     answered: list[int] = []
@@ -60,7 +66,7 @@ async def test_queue_is_first_come_first_served() -> None:
             await wait_busy(engine, 1)
             for number in range(8):
                 nursery.start_soon(ask, number)
-                await until(lambda number=number: server.in_flight == number + 2)
+                await until(partial(in_flight, server, number + 2))
             first.fin()
     assert answered == list(range(8))
 

@@ -163,7 +163,7 @@ async def test_failure_before_the_start_is_a_status(client: Client) -> None:
     found = reply(client)
     await found.fail(QueueFull("Full.", retry_after_s=3))
     headers = dict(client.messages[0]["headers"])
-    assert (client.messages[0]["status"], headers[b"retry-after"]) == (429, b"3")
+    assert (client.messages[0]["status"], headers[b"Retry-After"]) == (429, b"3")
     assert headers[b"Content-Length"] == b"%d" % len(client.body)
     assert json.loads(client.body)["error"]["request_id"] == "r1"
     assert client.is_complete

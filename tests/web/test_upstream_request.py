@@ -65,7 +65,10 @@ HOP_BY_HOP = (
 
 
 async def test_post_arrives_with_exactly_this_head(leftovers: Leftovers) -> None:
-    """Our host, our key, our request id; the client's other fields in their order and spelling."""
+    """Our host, our key, our request id; the client's other fields in their order and spelling.
+
+    But for what it accepts: a stream that the proxy reads has to come as it is.
+    """
     async with recorded(api_keys=[proxy.ApiKey.from_text(CLIENT_KEY)]) as pair:
         sent = Sent.json(
             f"{CHAT}?a=%20b",
@@ -86,14 +89,14 @@ async def test_post_arrives_with_exactly_this_head(leftovers: Leftovers) -> None
         f"Host: 127.0.0.1:{pair.upstream.port}",
         "Content-Type: application/json",
         "x-MIXED-case: 1",
-        "Accept-Encoding: gzip",
         "x-mixed-CASE: 2",
         f"Authorization: Bearer {UPSTREAM_KEY}",
         "X-Request-Id: mine",
         f"Content-Length: {len(arrived.body)}",
         "Connection: close",
     ]
-    assert bytes(arrived.body) == sent.body
+    assert sent.body is not None
+    assert arrived.body.startswith(sent.body[:-1])
 
 
 @pytest.mark.parametrize("target", ["/slots?a=b", "/no/such", "/v1/models"])
@@ -158,8 +161,9 @@ async def test_upload_is_streamed_not_gathered(chunked: bool, leftovers: Leftove
 
 
 async def test_body_for_a_slot_arrives_with_its_length(leftovers: Leftovers) -> None:
-    """A chunked body that was read before the gate goes on whole, byte by byte."""
-    body = b'{ "messages" : [ ] , "messages":[{"role":"user","content":"\\u00e9 \xc3\xa9"}]}\n'
+    """A chunked body that was read before the gate goes on whole; what is added stands behind."""
+    said = b'[{"role":"user","content":"\\u00e9 \xc3\xa9"}]'
+    body = b'{ "messages" : [ ] , "messages":%s,"seed":1.50}' % said
     async with recorded() as pair:
         async with await trio.open_tcp_stream("127.0.0.1", pair.port) as stream:
             wire = Wire(stream)
@@ -168,9 +172,10 @@ async def test_body_for_a_slot_arrives_with_its_length(leftovers: Leftovers) -> 
                 await wire.send(head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
                 assert (await wire.read_answer("POST")).status == 200
         arrived = pair.upstream.only
-    assert arrived.value("Content-Length") == str(len(body))
+    assert arrived.value("Content-Length") == str(len(arrived.body))
     assert "transfer-encoding" not in arrived.names
-    assert arrived.body == body
+    assert arrived.body.startswith(body[:-1])
+    assert json.loads(bytes(arrived.body)) | json.loads(body) == json.loads(bytes(arrived.body))
 
 
 ODD_ANSWER = (
@@ -281,4 +286,4 @@ async def test_allowed_picture_passes(allowed: bool, url: str, leftovers: Leftov
     async with recorded(allow_remote_media=allowed) as pair:
         arrived, answer = await pair.ask(Sent.json(CHAT, looks_at(url)))
     assert answer.status == 200
-    assert json.loads(bytes(arrived.body)) == looks_at(url)
+    assert json.loads(bytes(arrived.body))["messages"] == looks_at(url)["messages"]

@@ -30,6 +30,8 @@ STOP_S = 30.0
 _OPTIONS = ("--request-timeout-s", "3", "--send-timeout-s", "0.5", "--max-queue", "18")
 # With room for an answer that nobody ends, in each slot.
 _ENGINE_OPTIONS = ("-np", "8", "-c", "262144")
+_READY_FILE = "ready.json"
+_LOG = "log"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _METRIC = re.compile(r"^(llama_proxy_\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 _CAUSE = re.compile(r'cause="(\w+)"')
@@ -181,29 +183,27 @@ async def churned_proxy() -> AsyncIterator[ChurnedProxy]:
     """Run the command with the demo model while the block runs; ready on entry, killed if left."""
     with tempfile.TemporaryDirectory(prefix="lp-") as path:
         folder = Path(path)
-        ready_file, log = folder / "ready.json", folder / "log"
-        argv = argv_of(
-            *("serve", "--port", "0", "--ready-file", str(ready_file), "--log-level", "warning"),
-            *_OPTIONS,
-            "--",
-            *_ENGINE_OPTIONS,
-        )
-        with log.open("wb") as file:
-            # In a session of its own: Ctrl-C is for whoever runs the churn.
-            process = subprocess.Popen(
-                argv,
-                env=environment({"TMPDIR": path}),
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
+        process = _start(folder)
         try:
-            proxy = ChurnedProxy(process, ready_file, log)
+            proxy = ChurnedProxy(process, folder / _READY_FILE, folder / _LOG)
             await proxy.wait_ready()
             yield proxy
         finally:
             process.kill()
             process.wait()
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    options = ("--port", "0", "--ready-file", str(folder / _READY_FILE), "--log-level", "warning")
+    with (folder / _LOG).open("wb") as log:
+        return subprocess.Popen(
+            argv_of("serve", *options, *_OPTIONS, "--", *_ENGINE_OPTIONS),
+            env=environment({"TMPDIR": str(folder)}),
+            stdout=log,
+            stderr=log,
+            # In a session of its own: Ctrl-C is for whoever runs the churn.
+            start_new_session=True,
+        )
 
 
 def _descriptors(pid: int) -> dict[str, int]:
