@@ -18,16 +18,14 @@ from proxy.web.asgi import Message, Receive, Send
 
 
 class Recorder:
-    """What an application has seen: `begun` when it was called, `ended` when it has ended."""
+    """An application that says by `ended` that it has answered its request, or was cancelled."""
 
     def __init__(self, answer: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
         self._answer = answer
-        self.begun = trio.Event()
         self.ended = trio.Event()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        self.begun.set()
         try:
             await self._answer(scope, receive, send)
         finally:
