@@ -210,12 +210,9 @@ class HangupWatch:
             self._epoll = None
 
 
-if sys.platform == "linux":
-
-    def _make_epoll() -> select.epoll | None:
+def _make_epoll() -> Any:
+    """Return a new epoll, or None where the platform has none."""
+    if sys.platform == "linux":
         return select.epoll()
-
-else:
-
-    def _make_epoll() -> Any:
+    else:  # noqa: RET505 - mypy takes a statement after it for unreachable
         return None

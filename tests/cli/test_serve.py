@@ -25,6 +25,8 @@ from tests.cli.command import PATIENCE_S, ROOT, argv_of, environment, run_comman
 
 FAKE = str(ROOT / "tests" / "fakes" / "fake_llama_server.py")
 KEY = "sk-very-secret"
+# A body for the fake, which streams its words in the form of this route.
+CHAT = {"messages": [{"role": "user", "content": "x"}]}
 
 
 @dataclass
@@ -263,7 +265,7 @@ async def test_first_signal_lets_what_is_in_flight_finish(
     with serving(tmp_path, "--llama-server", FAKE) as served:
         served.read_notice()
         url = served.ready["url"]
-        with asking(url, "/completion?first_s=1", {"prompt": "x"}) as answers:
+        with asking(url, "/v1/chat/completions?first_s=1", CHAT) as answers:
             await until_busy(url)
             served.send(number)
         assert isinstance(answers[0], tuple)
@@ -277,7 +279,7 @@ async def test_second_signal_stops_at_once(tmp_path: Path, number: signal.Signal
     with serving(tmp_path, "--llama-server", FAKE) as served:
         served.read_notice()
         url = served.ready["url"]
-        with asking(url, "/completion?first_s=60", {"prompt": "x"}) as answers:
+        with asking(url, "/v1/chat/completions?first_s=60", CHAT) as answers:
             await until_busy(url)
             served.send(number)
             served.wait_logged(f"{number.name}: stopping when")
@@ -295,7 +297,7 @@ async def test_drain_time_bounds_what_is_in_flight(tmp_path: Path) -> None:
     with serving(tmp_path, "--llama-server", FAKE, "--drain-s", "0.2") as served:
         served.read_notice()
         url = served.ready["url"]
-        with asking(url, "/completion?first_s=60", {"prompt": "x"}) as answers:
+        with asking(url, "/v1/chat/completions?first_s=60", CHAT) as answers:
             await until_busy(url)
             served.send(signal.SIGTERM)
             assert served.wait_gone() == 0

@@ -57,7 +57,7 @@ def test_error_status_belongs_to_its_origin(kind: type[HttpError]) -> None:
 def test_error_headers_name_the_bodys_type(kind: type[HttpError]) -> None:
     """JSON in UTF-8; nothing about waiting where nobody said so."""
     headers = dict(kind("x").as_headers())
-    assert headers[b"content-type"] == b"application/json; charset=utf-8"
+    assert headers[b"Content-Type"] == b"application/json; charset=utf-8"
     assert b"Retry-After" not in headers
 
 
