@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -49,6 +50,22 @@ async def test_client_that_stops_reading_does_not_slow_another(running: Running)
         await other.post(CHAT, {**ENDLESS, "max_tokens": 200})
         await other.read_until(b"[DONE]")
         await until(lambda: running.server.in_flight == 1)
+
+
+async def test_what_is_taken_for_a_client_that_does_not_read_is_bounded() -> None:
+    """Neither we nor the kernel takes more than 256 KiB from llama-server for it."""
+    async with (
+        fake_running(fake_engine()) as engine,
+        proxy.open_proxy(engine, port=0, send_timeout_s=0.5) as server,
+        wire(server.port, receive_buffer=4096) as stuck,
+        wire(server.port) as admin,
+    ):
+        await stuck.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+        await wait_busy(engine, 1)
+        await admin.get("/proxy/exchanges")
+        listed = (await admin.read_until(b"]}")).split(b"\r\n\r\n", 1)[1]
+        assert json.loads(listed)["exchanges"][0]["bytes"] < 256 * 1024
+        await until(lambda: server.in_flight == 0)
 
 
 async def test_stalled_readers_cost_the_proxy_little() -> None:
