@@ -16,9 +16,9 @@ from tests.promises.wire import wire
 # Some seconds of prefill in batches of 64, of which one takes a few milliseconds.
 WORDS = "The proxy waits for the engine. " * 3000
 SMALL_BATCHES = ("--batch-size", "64", "--ubatch-size", "64")
-ENDLESS = {"ignore_eos": True, "n_predict": 10000, "max_tokens": 10000}
+ENDLESS: dict[str, object] = {"ignore_eos": True, "n_predict": 10000, "max_tokens": 10000}
 
-BODIES = {
+BODIES: dict[str, dict[str, object]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": WORDS}]},
     "/v1/completions": {"prompt": WORDS},
     "/completion": {"prompt": WORDS},
