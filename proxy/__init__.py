@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     )
     from proxy.core.lifecycle import EngineState, ExitStatus
     from proxy.runtime.external import ExternalServer
+    from proxy.runtime.listening import bind_sockets
     from proxy.runtime.supervisor import LlamaServer
     from proxy.serve import (
         ProxyServer,
-        bind_sockets,
         open_llama_server,
         open_proxy,
         open_upstream,
@@ -50,7 +50,7 @@ _HOMES = {
     "ProxyCrashed": "proxy.core.errors",
     "ProxyError": "proxy.core.errors",
     "ProxyServer": "proxy.serve",
-    "bind_sockets": "proxy.serve",
+    "bind_sockets": "proxy.runtime.listening",
     "open_llama_server": "proxy.serve",
     "open_proxy": "proxy.serve",
     "open_upstream": "proxy.serve",

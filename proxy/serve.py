@@ -24,6 +24,7 @@ from proxy.core.hosts import is_loopback_address
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.discovery import find_engine
 from proxy.runtime.external import ExternalServer
+from proxy.runtime.listening import bind_sockets
 from proxy.runtime.supervisor import LlamaServer
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from proxy.web.guard import Guard
     from proxy.web.listener import MainListener
 
-# Hypercorn's default of 100 lets the 128th of a burst of clients wait a second for a lost SYN.
-BACKLOG = 1024
 # After the drain time each client left is told why and then cut; this is how long the telling may
 # take.
 FAREWELL_S = 1.0
@@ -122,61 +121,6 @@ async def open_upstream(
                 await engine.wait_ready()
             yield engine
             nursery.cancel_scope.cancel()
-
-
-def bind_sockets(hosts: str | Sequence[str], port: int) -> list[socket.socket]:
-    """Bind listening sockets, one for each address that `hosts` stand for.
-
-    Args:
-        hosts: Names or addresses, IPv4 or IPv6.
-        port: 0 for any free one, the same on every address.
-
-    Raises:
-        ConfigError: When an address is in use, not ours or unknown; what was bound is closed again.
-    """
-    named = [hosts] if isinstance(hosts, str) else hosts
-    # Several names may stand for one address, and one name for it several times.
-    wanted = {found: host for host in named for found in _resolve(host, port)}
-    sockets: list[socket.socket] = []
-    try:
-        for (family, address), host in wanted.items():
-            sockets.append(_bind(family, (*_with_port(address, sockets), *address[2:]), host))
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-def _resolve(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise ConfigError(f"The host {host!r} is not known: {error.strerror}.") from error
-    return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
-
-
-def _with_port(address: tuple[str, int], bound: list[socket.socket]) -> tuple[str, int]:
-    """Give every socket after the first the port that the first one got."""
-    return address[0], address[1] or (bound[0].getsockname()[1] if bound else 0)
-
-
-def _bind(family: int, address: tuple[str, int], host: str) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setblocking(False)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise ConfigError(
-            f"Cannot listen on {host} port {address[1]}: {error.strerror}."
-            " Choose another with --port, or 0 for any free one."
-        ) from error
-    return sock
 
 
 class ProxyServer:

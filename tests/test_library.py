@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import shutil
 import socket
@@ -313,23 +312,3 @@ async def test_engine_is_launched_before_the_web_framework_is_loaded(
         answer = await ask_port(server.port, Sent("GET", "/health"))
     assert answer.status == 503
     assert answer.error["message"] == "Loading model"
-
-
-async def test_bind_sockets_gives_one_port_on_every_address() -> None:
-    """Names that stand for the same address are bound once; the port is shared."""
-    sockets = proxy.bind_sockets(["127.0.0.1", "127.0.0.2", "127.0.0.1"], 0)
-    try:
-        names = [each.getsockname() for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-    assert [host for host, _ in names] == ["127.0.0.1", "127.0.0.2"]
-    assert len({port for _, port in names}) == 1
-
-
-def test_bind_sockets_closes_what_it_bound_when_it_fails(leftovers: Leftovers) -> None:
-    """An address that is not ours leaves no socket behind."""
-    with pytest.raises(proxy.ConfigError) as caught:
-        proxy.bind_sockets(["127.0.0.1", "192.0.2.1"], 0)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert caught.value.__cause__.errno == errno.EADDRNOTAVAIL

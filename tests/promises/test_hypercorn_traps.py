@@ -23,7 +23,7 @@ import trio
 
 import proxy
 from proxy.core.framing import Limits
-from proxy.serve import bind_sockets
+from proxy.runtime.listening import bind_sockets
 from proxy.web.asgi import AsgiApp, Message, Receive, Send
 from proxy.web.connection import ConnectionLimits, ServerContext
 from proxy.web.guard import Guard
