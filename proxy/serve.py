@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import ssl
 
     from proxy.core.access import ApiKey
-    from proxy.web.guard import Guard
+    from proxy.http1.guard import Guard
     from proxy.web.listener import MainListener
 
 # After the drain time each client left is told why and then cut; this is how long the telling may

@@ -1,1 +1,1 @@
-"""The main listener: guard, front door, relay, and the Quart-Trio app for the operator."""
+"""The main listener: front door, vitals, and the Quart-Trio app for the operator."""

@@ -13,8 +13,8 @@ import logging
 from proxy.core.access import AccessPolicy, Preflight, Refused, decide
 from proxy.core.errors import HttpError, InternalError
 from proxy.core.headers import request_id
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
-from proxy.web.identity import identity_fields, make_request_id
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.identity import identity_fields, make_request_id
 from proxy.web.vitals import PATHS as VITAL_PATHS
 
 logger = logging.getLogger("proxy.front_door")

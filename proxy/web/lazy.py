@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
 
 
 class LazyApp:

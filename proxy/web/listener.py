@@ -15,13 +15,13 @@ import trio
 
 from proxy.core.access import AccessPolicy, ApiKey, Keyring
 from proxy.core.framing import Limits
+from proxy.http1.asgi import AsgiApp
+from proxy.http1.connection import ConnectionLimits, ServerContext
+from proxy.http1.guard import Guard
+from proxy.relay.relay import Relay, RelaySettings
 from proxy.runtime.backend import Backend
-from proxy.web.asgi import AsgiApp
-from proxy.web.connection import ConnectionLimits, ServerContext
 from proxy.web.front_door import FrontDoor
-from proxy.web.guard import Guard
 from proxy.web.lazy import LazyApp
-from proxy.web.relay import Relay, RelaySettings
 from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
 

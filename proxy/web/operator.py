@@ -19,11 +19,11 @@ from proxy.core.causes import EndCause
 from proxy.core.errors import HttpError, NotFound
 from proxy.core.loglines import LogBatch
 from proxy.core.sse import comment, encode
+from proxy.http1.asgi import AsgiApp
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.supervisor import LlamaServer
 from proxy.runtime.task_tree import task_tree
-from proxy.web.asgi import AsgiApp
 from proxy.web.metrics import METRICS_TYPE, make_exporter
 
 # The same as the log ring keeps.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 
 from proxy.core.errors import HttpError, NotFound
+from proxy.http1.asgi import Message, Receive, Send
 from proxy.runtime.backend import Backend
-from proxy.web.asgi import Message, Receive, Send
 
 PATHS = frozenset({"/health", "/v1/health", "/livez", "/readyz"})
 

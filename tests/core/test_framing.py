@@ -20,7 +20,7 @@ from proxy.core.framing import (
     RequestHead,
 )
 from tests.core.framing_transcript import Transcript, play, read_by_h11, read_first_by_h11
-from tests.web.probes import PROBES
+from tests.http1.probes import PROBES
 
 LIMITS = Limits(max_body=1000)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"

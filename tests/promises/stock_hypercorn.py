@@ -15,7 +15,7 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Config
 
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
 
 
 @dataclass(slots=True)

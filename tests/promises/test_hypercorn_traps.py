@@ -23,10 +23,10 @@ import trio
 
 import proxy
 from proxy.core.framing import Limits
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.connection import ConnectionLimits, ServerContext
+from proxy.http1.guard import Guard
 from proxy.runtime.listening import bind_sockets
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
-from proxy.web.connection import ConnectionLimits, ServerContext
-from proxy.web.guard import Guard
 from tests.conftest import Running
 from tests.left_behind import Leftovers
 from tests.promises.observe import until

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import proxy
-from proxy.web import relay
+from proxy.relay import relay
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
 from tests.promises.observe import until, wait_busy

@@ -12,7 +12,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from hyperframe.frame import DataFrame, PriorityFrame
 
-from proxy.web.asgi import Message, Receive, Send
+from proxy.http1.asgi import Message, Receive, Send
 
 # --- applications ---
 

@@ -11,11 +11,11 @@ import pytest
 from proxy.core.access import AccessPolicy, ApiKey
 from proxy.core.errors import InvalidRequest, QueueFull
 from proxy.core.keyring import Keyring
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
 from proxy.web.front_door import FrontDoor
+from tests.http1.asgi_client import Field, Reply, ask, scope_of
+from tests.http1.guarded import guarded, respond
 from tests.promises.wire import wire
-from tests.web.asgi_client import Field, Reply, ask, scope_of
-from tests.web.guarded import guarded, respond
 
 KEY = ApiKey.from_text("k", name="user")
 PAGE = b"https://page.example"

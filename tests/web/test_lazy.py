@@ -7,10 +7,10 @@ import threading
 import pytest
 import trio
 
-from proxy.web.asgi import AsgiApp
+from proxy.http1.asgi import AsgiApp
 from proxy.web.lazy import LazyApp
-from tests.web.asgi_client import ask, scope_of
-from tests.web.guarded import echo
+from tests.http1.asgi_client import ask, scope_of
+from tests.http1.guarded import echo
 
 
 class Maker:

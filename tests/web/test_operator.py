@@ -15,16 +15,16 @@ from quart_trio import QuartTrio
 from proxy.core.access import AccessPolicy
 from proxy.core.causes import EndCause, Phase
 from proxy.core.keyring import Keyring
+from proxy.http1.asgi import AsgiApp
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.exchange import Exchange
 from proxy.web import operator as operator_module
-from proxy.web.asgi import AsgiApp
 from proxy.web.front_door import FrontDoor
 from proxy.web.operator import make_operator_app
 from proxy.web.vitals import Vitals
 from tests.fakes.staged_engine import StagedEngine, external_engine
+from tests.http1.guarded import Guarded, echo, guarded
 from tests.promises.wire import wire
-from tests.web.guarded import Guarded, echo, guarded
 from tests.web.wire import Answer, Sent, ask_port
 
 

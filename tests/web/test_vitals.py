@@ -10,7 +10,7 @@ from proxy.core.errors import NotFound, Unavailable
 from proxy.runtime.backend import Backend
 from proxy.web.vitals import PATHS, Vitals
 from tests.fakes.staged_engine import StagedEngine
-from tests.web.asgi_client import ask, scope_of
+from tests.http1.asgi_client import ask, scope_of
 
 TEXT = b"text/plain; charset=utf-8"
 

@@ -11,8 +11,8 @@ from proxy.core.dialects import error_event
 from proxy.core.errors import HttpError
 from proxy.core.routes import Dialect
 from proxy.core.sse import comment
-from proxy.web.asgi import Send
-from proxy.web.connection import ClientConnection
+from proxy.http1.asgi import Send
+from proxy.http1.connection import ClientConnection
 
 _EVENT_STREAM = b"text/event-stream"
 # llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in

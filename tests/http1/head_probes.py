@@ -5,7 +5,7 @@ Source: RFC 9112 and RFC 9110; the section that decides stands beside each probe
 
 from __future__ import annotations
 
-from tests.web.probe import (
+from tests.http1.probe import (
     CONTENT,
     HANDLED,
     PLAIN_BODY,

@@ -13,13 +13,13 @@ import trio
 import trio.testing
 
 from proxy.core.framing import Limits
-from proxy.web import guard as guard_module
-from proxy.web.asgi import Message, Receive, Send
-from proxy.web.connection import ConnectionLimits, ServerContext
-from proxy.web.guard import Guard
+from proxy.http1 import guard as guard_module
+from proxy.http1.asgi import Message, Receive, Send
+from proxy.http1.connection import ConnectionLimits, ServerContext
+from proxy.http1.guard import Guard
+from tests.http1.guarded import Endless, echo, guarded, respond
 from tests.left_behind import Leftovers
 from tests.promises.wire import wire
-from tests.web.guarded import Endless, echo, guarded, respond
 
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TWO_S = 2.0

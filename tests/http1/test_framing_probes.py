@@ -13,8 +13,8 @@ import trio
 
 from proxy.core.framing import Limits
 from tests.core.framing_transcript import Transcript, play, read_by_h11
-from tests.web.probe import Cut, Handled, Outcome, Probe, Refused
-from tests.web.probes import PROBES
+from tests.http1.probe import Cut, Handled, Outcome, Probe, Refused
+from tests.http1.probes import PROBES
 
 LIMITS = Limits(max_body=64 * 1024 * 1024)
 

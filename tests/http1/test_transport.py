@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from proxy.web.transport import ClientTransport, HangupWatch, WriteStalled
+from proxy.http1.transport import ClientTransport, HangupWatch, WriteStalled
 from tests.left_behind import Leftovers
 
 PATIENCE_S = 10.0

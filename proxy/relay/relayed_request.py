@@ -13,7 +13,7 @@ import trio
 
 from proxy.core.errors import InvalidRequest
 from proxy.core.routes import Route, classify
-from proxy.web.asgi import Message, Receive
+from proxy.http1.asgi import Message, Receive
 
 # From here on parsing JSON would hold up every other stream for longer than 10 ms.
 _PARSE_IN_THREAD_BYTES = 1024 * 1024

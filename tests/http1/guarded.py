@@ -11,11 +11,11 @@ from pathlib import Path
 import trio
 
 from proxy.core.framing import Limits
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
+from proxy.http1.connection import ConnectionLimits, ServerContext
+from proxy.http1.guard import Guard
+from proxy.http1.transport import HangupWatch
 from proxy.runtime.listening import bind_sockets
-from proxy.web.asgi import AsgiApp, Message, Receive, Send
-from proxy.web.connection import ConnectionLimits, ServerContext
-from proxy.web.guard import Guard
-from proxy.web.transport import HangupWatch
 
 PATIENCE_S = 10.0
 TLS = Path(__file__).parents[1] / "config" / "tls"

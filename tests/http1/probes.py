@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.web.body_probes import CHUNKS, CODING, LENGTH
-from tests.web.head_probes import FIELDS, HOST, REQUEST_LINE, TARGET
-from tests.web.probe import Probe
-from tests.web.sequence_probes import LIMITS, SEQUENCE
+from tests.http1.body_probes import CHUNKS, CODING, LENGTH
+from tests.http1.head_probes import FIELDS, HOST, REQUEST_LINE, TARGET
+from tests.http1.probe import Probe
+from tests.http1.sequence_probes import LIMITS, SEQUENCE
 
 PROBES: tuple[Probe, ...] = (
     *REQUEST_LINE,

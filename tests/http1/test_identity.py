@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import proxy
-from proxy.web.identity import identity_fields, make_request_id
+from proxy.http1.identity import identity_fields, make_request_id
 
 
 def test_make_request_id_is_random() -> None:

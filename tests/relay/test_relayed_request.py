@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from proxy.core.errors import BodyTooLarge, InvalidRequest
-from proxy.web import relayed_request as module
-from proxy.web.asgi import Message
-from proxy.web.relayed_request import RelayedRequest, parse_object, read_body
-from tests.web.asgi_client import Field, scope_of
+from proxy.http1.asgi import Message
+from proxy.relay import relayed_request as module
+from proxy.relay.relayed_request import RelayedRequest, parse_object, read_body
+from tests.http1.asgi_client import Field, scope_of
 
 
 def made(method: str = "POST", path: str = "/completion", **changes: Any) -> RelayedRequest:

@@ -19,8 +19,8 @@ import trio
 
 from proxy.core.errors import HttpError
 from proxy.core.framing import END_OF_REQUEST, NEED_DATA, RequestFramer, RequestHead
-from proxy.web.asgi import Message
-from proxy.web.response_writer import ResponseWriter
+from proxy.http1.asgi import Message
+from proxy.http1.response_writer import ResponseWriter
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DISCONNECT: Message = {"type": "http.disconnect"}

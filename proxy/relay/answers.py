@@ -16,9 +16,9 @@ from proxy.core.assembly import Assembler
 from proxy.core.errors import UpstreamFailed
 from proxy.core.generation import StreamFilter
 from proxy.core.usage import TAIL_BYTES, Usage, find_usage
+from proxy.relay.downstream import Downstream
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.upstream import ResponseHead
-from proxy.web.downstream import Downstream
 
 Field = tuple[bytes, bytes]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from proxy.web.asgi import AsgiApp, Message
+from proxy.http1.asgi import AsgiApp, Message
 
 Field = tuple[bytes, bytes]
 

@@ -10,10 +10,10 @@ import pytest
 
 from proxy.core.errors import QueueFull, UpstreamFailed
 from proxy.core.routes import Dialect
-from proxy.web import downstream as downstream_module
-from proxy.web.asgi import Message
-from proxy.web.connection import ClientConnection
-from proxy.web.downstream import Downstream
+from proxy.http1.asgi import Message
+from proxy.http1.connection import ClientConnection
+from proxy.relay import downstream as downstream_module
+from proxy.relay.downstream import Downstream
 
 EVENTS = [(b"Content-Type", b"text/event-stream")]
 BROKEN = UpstreamFailed("It broke.")

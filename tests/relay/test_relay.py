@@ -16,19 +16,19 @@ import trio.testing
 from proxy.core.access import AccessPolicy
 from proxy.core.framing import Limits
 from proxy.core.keyring import Keyring
+from proxy.http1.asgi import Message, Receive, Send
+from proxy.http1.connection import ConnectionLimits
+from proxy.relay import relay as relay_module
+from proxy.relay.relay import Relay, RelaySettings
 from proxy.runtime import backend as backend_module
 from proxy.runtime.address import Address
 from proxy.runtime.backend import Backend, Engine
-from proxy.web import relay as relay_module
-from proxy.web.asgi import Message, Receive, Send
-from proxy.web.connection import ConnectionLimits
 from proxy.web.front_door import FrontDoor
-from proxy.web.relay import Relay, RelaySettings
 from tests.fakes.scripted_server import Handler, answering, read_head, scripted_server
 from tests.fakes.staged_engine import StagedEngine, external_engine
+from tests.http1.guarded import guarded
 from tests.left_behind import Leftovers
 from tests.promises.wire import Wire, wire
-from tests.web.guarded import guarded
 from tests.web.wire import Sent, ask_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"

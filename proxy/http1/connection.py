@@ -28,10 +28,10 @@ import trio
 from proxy.core.causes import EndCause
 from proxy.core.errors import HttpError, RequestTimeout
 from proxy.core.framing import Limits, RequestFramer, RequestHead
-from proxy.web.asgi import AsgiApp, Message
-from proxy.web.identity import identity_fields, make_request_id
-from proxy.web.request_cycle import RequestCycle
-from proxy.web.transport import READ_SIZE, ClientTransport, WriteStalled
+from proxy.http1.asgi import AsgiApp, Message
+from proxy.http1.identity import identity_fields, make_request_id
+from proxy.http1.request_cycle import RequestCycle
+from proxy.http1.transport import READ_SIZE, ClientTransport, WriteStalled
 
 logger = logging.getLogger("proxy.guard")
 

@@ -14,12 +14,10 @@ import trio.testing
 
 from proxy.core.errors import HttpError
 from proxy.core.framing import Limits
-from proxy.web import connection as connection_module
-from proxy.web.asgi import Message, Receive, Send
-from proxy.web.connection import ConnectionLimits
-from tests.left_behind import Leftovers
-from tests.promises.wire import LEAVING, Leave, Wire, wire
-from tests.web.guarded import (
+from proxy.http1 import connection as connection_module
+from proxy.http1.asgi import Message, Receive, Send
+from proxy.http1.connection import ConnectionLimits
+from tests.http1.guarded import (
     Endless,
     echo,
     guarded,
@@ -28,6 +26,8 @@ from tests.web.guarded import (
     server_tls,
     tls_client,
 )
+from tests.left_behind import Leftovers
+from tests.promises.wire import LEAVING, Leave, Wire, wire
 
 LIMITS = ConnectionLimits(Limits(max_body=1000))
 GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -25,14 +25,14 @@ from proxy.core.ends import cause_of
 from proxy.core.errors import HttpError, InternalError, RelayedError, UpstreamFailed
 from proxy.core.generation import stream_filter, upstream_body
 from proxy.core.media import refuse_foreign_media
+from proxy.http1.asgi import Message, Receive, Send
+from proxy.http1.connection import ClientConnection
+from proxy.relay.answers import Answer, PassedOn, PutTogether, is_event_stream
+from proxy.relay.downstream import Downstream
+from proxy.relay.relayed_request import RelayedRequest, parse_object, read_body
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.upstream import ResponseHead, UpstreamConnection, open_upstream
-from proxy.web.answers import Answer, PassedOn, PutTogether, is_event_stream
-from proxy.web.asgi import Message, Receive, Send
-from proxy.web.connection import ClientConnection
-from proxy.web.downstream import Downstream
-from proxy.web.relayed_request import RelayedRequest, parse_object, read_body
 
 logger = logging.getLogger("proxy.relay")
 

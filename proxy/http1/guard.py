@@ -18,8 +18,8 @@ from contextlib import suppress
 
 import trio
 
-from proxy.web.connection import ClientConnection, ServerContext
-from proxy.web.transport import ClientTransport, HangupWatch
+from proxy.http1.connection import ClientConnection, ServerContext
+from proxy.http1.transport import ClientTransport, HangupWatch
 
 logger = logging.getLogger("proxy.guard")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import h11
 import pytest
 
-from proxy.web.response_writer import Field, ResponseWriter
+from proxy.http1.response_writer import Field, ResponseWriter
 
 LENGTH: list[Field] = [(b"Content-Length", b"3")]
 

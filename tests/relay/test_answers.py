@@ -11,12 +11,12 @@ from proxy.core.errors import UpstreamFailed
 from proxy.core.generation import stream_filter
 from proxy.core.routes import Dialect
 from proxy.core.usage import Usage
+from proxy.http1.asgi import Message
+from proxy.relay.answers import PassedOn, PutTogether, is_event_stream
+from proxy.relay.downstream import Downstream
 from proxy.runtime.address import Address
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.upstream import ResponseHead
-from proxy.web.answers import PassedOn, PutTogether, is_event_stream
-from proxy.web.asgi import Message
-from proxy.web.downstream import Downstream
 
 CHAT = "/v1/chat/completions"
 HEAD = ResponseHead(200, b"OK", ((b"Content-Type", b"text/event-stream"),))

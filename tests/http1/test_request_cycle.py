@@ -8,8 +8,8 @@ import trio.testing
 
 from proxy.core.errors import BodyTooLarge, HttpError, RequestTimeout
 from proxy.core.framing import Limits, RequestFramer, RequestHead
-from proxy.web.asgi import Message
-from proxy.web.request_cycle import RequestCycle
+from proxy.http1.asgi import Message
+from proxy.http1.request_cycle import RequestCycle
 
 POST = b"POST /a%2Fb?c=d HTTP/1.1\r\nHost: localhost\r\n"
 START: Message = {"type": "http.response.start", "status": 200, "headers": []}
