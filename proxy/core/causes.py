@@ -35,3 +35,4 @@ class EndCause(StrEnum):
     QUEUE_TIMEOUT = "queue_timeout"
     CANCELLED_BY_ADMIN = "cancelled_by_admin"
     SHUTTING_DOWN = "shutting_down"
+    INTERNAL_ERROR = "internal_error"

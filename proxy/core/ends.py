@@ -33,6 +33,7 @@ _REPLIES: dict[EndCause, Callable[[], errors.HttpError]] = {
         "The request was cancelled by an administrator."
     ),
     EndCause.SHUTTING_DOWN: lambda: errors.Unavailable("The server is shutting down."),
+    EndCause.INTERNAL_ERROR: lambda: errors.InternalError("The proxy made a mistake."),
 }
 
 _SILENT = frozenset({EndCause.FINISHED, EndCause.CLIENT_DISCONNECTED, EndCause.CLIENT_TOO_SLOW})

@@ -72,17 +72,23 @@ def can_be_streamed(label: str, fields: Mapping[str, object]) -> bool:
     return not fields.get("logprobs") and not _has_choices(fields)
 
 
-def upstream_body(label: str, fields: Mapping[str, object], original: bytes) -> bytes:
+def upstream_body(
+    label: str,
+    fields: Mapping[str, object],
+    original: bytes,
+    bounds: Mapping[str, object] | None = None,
+) -> bytes:
     """Return the body to send to llama-server.
 
     Args:
         label: The route's.
         fields: `original`, parsed.
         original: The client's body, a JSON object. It is returned itself where it needs no change.
+        bounds: Members that the body is to have besides, whatever the client wrote.
     """
     added = {
         name: value
-        for name, value in _wanted(label, fields).items()
+        for name, value in {**_wanted(label, fields), **(bounds or {})}.items()
         if name not in fields or fields[name] is not value
     }
     if not added:

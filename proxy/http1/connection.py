@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import math
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -126,6 +127,32 @@ class ClientConnection:
     def may_keep(self) -> bool:
         """Whether it may carry another request after the one that is under way."""
         return not self._context.draining
+
+    @property
+    def chunk_socket(self) -> socket.socket | None:
+        """The socket, to write chunks of the response under way to, past `send`.
+
+        Who does so is the only one who writes meanwhile, and writes whole chunks only; what follows
+        goes through `send` again. None where the body does not go in chunks, or under TLS.
+        """
+        cycle = self._cycle
+        if cycle is None or not cycle.sends_chunks or self.secure or self._transport.closed:
+            return None
+        return self._transport.socket
+
+    @property
+    def send_timeout_s(self) -> float:
+        """How long the client may take no byte while there are some for it, in seconds."""
+        return self._transport.send_timeout_s
+
+    def lose(self, cause: EndCause) -> None:
+        """Take that the client is gone or too slow, as who wrote past `send` has noticed."""
+        self._tell_gone(cause)
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Reset it now; its application goes on and may end by itself."""
+        self._transport.abort()
 
     def on_gone(self, listener: Callable[[EndCause], None]) -> Callable[[], None]:
         """Call `listener` once, synchronously, when the client is gone or too slow.

@@ -84,6 +84,11 @@ class RequestCycle:
         """Whether request and response are complete and another request may follow."""
         return self._writer is not None and self._writer.keeps_alive
 
+    @property
+    def sends_chunks(self) -> bool:
+        """Whether the response is under way and its body goes in chunks."""
+        return self._writer is not None and self._writer.chunked and not self.complete
+
     def scope(self, state: dict[str, Any], *, scheme: str, client: Any, server: Any) -> Message:
         """Return the ASGI scope.
 

@@ -28,11 +28,16 @@ class ResponseWriter:
         method: The request's method: a response to HEAD has no body.
         version: `b"1.1"` or `b"1.0"`: an HTTP/1.0 client gets no chunks.
         keep_alive: Whether the connection may be kept after the response.
+
+    Attributes:
+        chunked: Whether the body goes in chunks; known once the head is made.
     """
 
     def __init__(self, method: bytes, version: bytes, *, keep_alive: bool) -> None:
         self._http = h11.Connection(h11.SERVER)
         self._bodiless = method == b"HEAD"
+        self._version = version
+        self.chunked = False
         known = b"HEAD" if method == b"HEAD" else b"GET"
         kept = b"" if keep_alive else b"Connection: close\r\n"
         self._http.receive_data(b"%b / HTTP/%b\r\nHost: x\r\n%b\r\n" % (known, version, kept))
@@ -49,7 +54,10 @@ class ResponseWriter:
         """Return the response's head; h11 adds the framing of the body if `headers` have none."""
         phrase = _REASONS.get(status, b"") if reason is None else reason
         self._bodiless = self._bodiless or status in _BODILESS
-        return self._bytes(h11.Response(status_code=status, headers=list(headers), reason=phrase))
+        fields = list(headers)
+        sized = any(name.lower() == b"content-length" for name, _ in fields)
+        self.chunked = self._version == b"1.1" and not (sized or self._bodiless)
+        return self._bytes(h11.Response(status_code=status, headers=fields, reason=phrase))
 
     def data(self, data: bytes) -> bytes:
         """Return bytes of the body with their framing; none where the response may have no body."""

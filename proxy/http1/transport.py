@@ -5,25 +5,23 @@ Owns one accepted TCP socket each (`ClientTransport`), and the one watch over al
 of HTTP.
 
 A hang-up (FIN or RST) is told by the kernel through a private epoll with `EPOLLRDHUP`, whether or
-not anybody
-reads: unread bytes, a full queue or a paused parser cannot hide it. A half-closed connection counts
-    as hung
-up: a FIN cannot say which of the two it is, and a client that is gone must free its slot.
+not anybody reads: unread bytes, a full queue or a paused parser cannot hide it. A half-closed
+connection counts as hung up: a FIN cannot say which of the two it is, and a client that is gone
+must free its slot.
 
 Source: epoll_ctl(2), socket(7) for `SO_LINGER`.
 """
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
-import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 import trio
+
+from proxy.runtime.kernel_events import HANGUP, ONCE, make_epoll
 
 # Linger for zero seconds: close() then sends RST and forgets unsent bytes.
 _LINGER_ZERO = struct.pack("ii", 1, 0)
@@ -51,7 +49,7 @@ class ClientTransport(trio.abc.HalfCloseableStream):
 
     def __init__(self, sock: socket.socket, *, send_timeout_s: float, hangups: HangupWatch) -> None:
         self._socket = sock
-        self._send_timeout_s = send_timeout_s
+        self.send_timeout_s = send_timeout_s
         self._hangups = hangups
         self.closed = False
 
@@ -122,7 +120,7 @@ class ClientTransport(trio.abc.HalfCloseableStream):
 
     async def _wait_room(self) -> None:
         try:
-            with trio.move_on_after(self._send_timeout_s) as limit:
+            with trio.move_on_after(self.send_timeout_s) as limit:
                 await trio.lowlevel.wait_writable(self._socket)
         except trio.Cancelled:
             self.abort()
@@ -174,7 +172,7 @@ class HangupWatch:
     """
 
     def __init__(self) -> None:
-        self._epoll = _make_epoll()
+        self._epoll = make_epoll()
         self._callbacks: dict[int, Callable[[], None]] = {}
 
     @property
@@ -184,9 +182,9 @@ class HangupWatch:
 
     def watch(self, sock: socket.socket, on_hangup: Callable[[], None]) -> None:
         """Call `on_hangup` once when `sock`'s peer hangs up; `forget` comes before its close."""
-        if sys.platform == "linux" and self._epoll is not None:
+        if self._epoll is not None:
             self._callbacks[sock.fileno()] = on_hangup
-            self._epoll.register(sock.fileno(), select.EPOLLRDHUP | select.EPOLLONESHOT)
+            self._epoll.register(sock.fileno(), HANGUP | ONCE)
 
     def forget(self, sock: socket.socket) -> None:
         """Stop watching; harmless for a socket that is closed or was never watched."""
@@ -208,11 +206,3 @@ class HangupWatch:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
             self._epoll = None
-
-
-def _make_epoll() -> Any:
-    """Return a new epoll, or None where the platform has none."""
-    if sys.platform == "linux":
-        return select.epoll()
-    else:  # noqa: RET505 - mypy takes a statement after it for unreachable
-        return None

@@ -16,9 +16,11 @@ from proxy.core.assembly import Assembler
 from proxy.core.errors import UpstreamFailed
 from proxy.core.generation import StreamFilter
 from proxy.core.usage import TAIL_BYTES, Usage, find_usage
+from proxy.core.whole_events import EventPassage
 from proxy.relay.downstream import Downstream
 from proxy.runtime.outbound import ControlClient
-from proxy.runtime.upstream import ResponseHead
+from proxy.runtime.pump import Flow
+from proxy.runtime.upstream import ResponseHead, UpstreamConnection
 
 Field = tuple[bytes, bytes]
 
@@ -59,6 +61,10 @@ class Answer(ABC):
     async def finish(self) -> None:
         """Send the proper end of the answer: nothing of it fails any more but the client."""
 
+    def rest_of(self, upstream: UpstreamConnection) -> Flow | None:  # noqa: ARG002
+        """Return what is left of the body as a flow; None where every piece has to be taken."""
+        return None
+
     @abstractmethod
     def usage(self) -> Usage:
         """Return how many tokens the answer took, as far as its end tells."""
@@ -76,6 +82,7 @@ class PassedOn(Answer):
         super().__init__(downstream)
         self._filter = stream_filter
         self._tail = b""
+        self._passage: EventPassage | None = None
 
     async def begin(self, head: ResponseHead, fields: list[Field]) -> None:
         """Send the head on, unless our own comments began the stream already."""
@@ -93,6 +100,16 @@ class PassedOn(Answer):
             self._tail = data if len(data) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + data
         return bool(data)
 
+    def rest_of(self, upstream: UpstreamConnection) -> Flow | None:
+        """Return the rest of an event stream in which nothing is left to be filtered."""
+        source, sink = upstream.bare_socket, self._downstream.chunk_socket
+        if self._filter is not None or source is None or sink is None:
+            return None
+        self._passage = EventPassage(
+            upstream.body, self._downstream.events, self._downstream.sent, tail_bytes=TAIL_BYTES
+        )
+        return Flow(source, sink, self._passage)
+
     async def finish(self) -> None:
         """Send the end on."""
         if self._filter is not None and (rest := self._filter.finish()):
@@ -101,7 +118,8 @@ class PassedOn(Answer):
 
     def usage(self) -> Usage:
         """Read it from the last bytes."""
-        return find_usage(self._tail)
+        rest = b"" if self._passage is None else self._passage.tail
+        return find_usage((self._tail + rest)[-TAIL_BYTES:])
 
 
 class PutTogether(Answer):

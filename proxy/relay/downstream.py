@@ -7,19 +7,17 @@ connection is broken, so that a half answer never looks like a whole one (promis
 
 from __future__ import annotations
 
+import socket
+
 from proxy.core.dialects import error_event
 from proxy.core.errors import HttpError
 from proxy.core.routes import Dialect
 from proxy.core.sse import comment
+from proxy.core.whole_events import SentCounts, WholeEvents
 from proxy.http1.asgi import Send
 from proxy.http1.connection import ClientConnection
 
 _EVENT_STREAM = b"text/event-stream"
-# llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
-# front of it may write lines anew.
-_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
-# An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
-_MAX_HELD = 64 * 1024
 
 
 class Downstream:
@@ -31,6 +29,13 @@ class Downstream:
         dialect: How the route's streams tell an error.
         request_id: For error bodies.
         http_version: `"1.0"` or `"1.1"`.
+        sent: What it sends is counted here.
+
+    Attributes:
+        started: Whether its head was sent.
+        complete: Whether its proper end was sent.
+        status: Its status; None before its head was sent.
+        events: Holds back what is no whole event of a stream yet.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Downstream:
         dialect: Dialect,
         request_id: str,
         http_version: str,
+        sent: SentCounts | None = None,
     ) -> None:
         self._send = send
         self._connection = connection
@@ -48,11 +54,20 @@ class Downstream:
         self._request_id = request_id
         self._http_version = http_version
         self._is_stream = False
-        self._held = b""
-        self._inside_event = False
+        self.sent = SentCounts() if sent is None else sent
+        self.events = WholeEvents()
         self.started = False
+        self.complete = False
         self.status: int | None = None
-        self.bytes_sent = 0
+
+    @property
+    def chunk_socket(self) -> socket.socket | None:
+        """The client's socket, for somebody else to write whole events to, as chunks.
+
+        None where they have to come through `write`: under TLS, to an HTTP/1.0 client, and when the
+        reply is no event stream.
+        """
+        return self._connection.chunk_socket if self._is_stream else None
 
     async def start(
         self, status: int, headers: list[tuple[bytes, bytes]], reason: bytes | None = None
@@ -78,23 +93,14 @@ class Downstream:
         Of an event stream only whole events are sent, so that an error event can follow any time.
         """
         if self._is_stream:
-            data = self._whole_events(data)
-        if data:
-            self.bytes_sent += len(data)
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            data = self.events.feed(data)
+            self.sent.events += data.count(b"\n\n")
+        await self._write_through(data)
 
-    def _whole_events(self, data: bytes) -> bytes:
-        data = self._held + data
-        end = _end_of_events(data)
-        if end:
-            self._inside_event = False
-        elif len(data) <= _MAX_HELD:
-            end = 0
-        else:
-            end = len(data)
-            self._inside_event = True
-        self._held = data[end:]
-        return data[:end]
+    async def _write_through(self, data: bytes) -> None:
+        if data:
+            self.sent.bytes += len(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def write_comment(self, text: str) -> None:
         """Send an event-stream comment, beginning the stream with it if nothing was sent yet."""
@@ -103,19 +109,19 @@ class Downstream:
                 200,
                 [(b"Content-Type", _EVENT_STREAM), (b"Cache-Control", b"no-cache")],
             )
-        await self.write(comment(text))
+        await self._write_through(comment(text))
 
     async def finish(self) -> None:
         """Send the proper end of the body."""
-        rest, self._held = self._held, b""
-        self.bytes_sent += len(rest)
-        await self._send({"type": "http.response.body", "body": rest, "more_body": False})
+        rest = self.events.take_held()
+        self.sent.bytes += len(rest)
+        await self._send_last(rest)
 
     async def fail(self, error: HttpError) -> None:
         """End the reply with `error`: as a status, as an event, or by breaking the connection."""
         if not self.started:
             await self._fail_with_status(error)
-        elif self._is_stream and not self._inside_event:
+        elif self._is_stream and not self.events.inside_event:
             await self._fail_with_event(error)
         elif self._http_version == "1.0":
             # Its end is the connection's end: only a reset tells it from a complete body.
@@ -125,20 +131,15 @@ class Downstream:
         body = error.as_body(self._request_id)
         length = (b"Content-Length", str(len(body)).encode())
         await self.start(error.status, [*error.as_headers(), length])
-        self.bytes_sent += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.sent.bytes += len(body)
+        await self._send_last(body)
+
+    async def _send_last(self, data: bytes) -> None:
+        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        self.complete = True
 
     async def _fail_with_event(self, error: HttpError) -> None:
         # What is held of an event that was cut in two is dropped: half an event is no event.
-        self._held = b""
-        await self.write(error_event(self._dialect, error, self._request_id))
+        self.events.take_held()
+        await self._write_through(error_event(self._dialect, error, self._request_id))
         await self.finish()
-
-
-def _end_of_events(data: bytes) -> int:
-    """Return where the last whole event in `data` ends; 0 without one."""
-    for end in _EVENT_ENDS:
-        at = data.rfind(end)
-        if at >= 0:
-            return at + len(end)
-    return 0

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 import trio
 
 from proxy.core.errors import InvalidRequest
+from proxy.core.generation import upstream_body
+from proxy.core.media import refuse_foreign_media
 from proxy.core.routes import Route, classify
+from proxy.core.token_cap import capped_members
 from proxy.http1.asgi import Message, Receive
 
 # From here on parsing JSON would hold up every other stream for longer than 10 ms.
@@ -32,6 +35,7 @@ class RelayedRequest:
         client_host: The client's address; None where the socket has none.
         body: The whole body, once it was read; None for a request whose body is streamed.
         fields: The body's JSON object, once it was parsed.
+        principal: The name of the key that it came with.
     """
 
     method: str
@@ -42,13 +46,14 @@ class RelayedRequest:
     client_host: str | None
     body: bytes | None = None
     fields: dict[str, object] = field(default_factory=dict)
+    principal: str | None = None
 
     @classmethod
     def of(cls, scope: Message) -> RelayedRequest:
         """Make it from an ASGI scope that the front door has passed."""
         query = scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
-        client = scope["client"]
+        client, principal = scope["client"], scope["state"].get("principal")
         return cls(
             method=scope["method"],
             target=target.decode("ascii"),
@@ -56,7 +61,43 @@ class RelayedRequest:
             headers=scope["headers"],
             request_id=scope["state"]["request_id"],
             client_host=client[0] if client else None,
+            principal=None if principal is None else principal.name,
         )
+
+    async def read(self, receive: Receive, *, allow_remote_media: bool) -> None:
+        """Read the whole body and find it in order.
+
+        Raises:
+            HttpError: It is not.
+
+        A client that leaves meanwhile has its exchange ended by whoever notices; this then waits to
+        be cancelled.
+        """
+        body = await read_body(receive)
+        if body is None:
+            await trio.sleep_forever()
+        self.body = body
+        if self.has_json:
+            self.fields = await parse_object(body)
+        if self.route.generates and not allow_remote_media:
+            refuse_foreign_media(self.fields)
+
+    def ask_as_we_do(self, max_tokens: int | None) -> None:
+        """Make its body what llama-server is asked in the client's place.
+
+        Args:
+            max_tokens: How many tokens the answer may have at most; None for no bound of ours.
+        """
+        if self.route.generates and self.body is not None:
+            label, fields = self.route.label, self.fields
+            bounds = capped_members(label, fields, max_tokens)
+            self.body = upstream_body(label, fields, self.body, bounds)
+
+    @property
+    def conversation(self) -> str | None:
+        """The `X-Conversation-Id` under which llama-server keeps a stream for those who rejoin."""
+        found = self.header(b"x-conversation-id")
+        return None if found is None else found.decode("latin1")
 
     @property
     def model(self) -> str | None:

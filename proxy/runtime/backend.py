@@ -35,6 +35,7 @@ from proxy.runtime.exchange import ExchangeRegistry
 from proxy.runtime.external import ExternalServer
 from proxy.runtime.gate import Gate
 from proxy.runtime.outbound import ControlClient
+from proxy.runtime.pump import Pump
 from proxy.runtime.supervisor import LlamaServer
 
 LOADING = "Loading model"
@@ -76,6 +77,7 @@ class Backend:
     ) -> None:
         self.engine = engine
         self.exchanges = ExchangeRegistry()
+        self.pump = Pump(on_activity=engine.note_activity)
         self._max_queue = max_queue
         self._slots = slots
         self._router = router
@@ -91,7 +93,12 @@ class Backend:
         self._engine_changed()
 
     async def run(self) -> None:
-        """Carry out restarts that are asked for, until cancelled; then leave the engine alone."""
+        """Move streams and carry out restarts, until cancelled; then leave the engine alone."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pump.run)
+            await self._carry_out_restarts()
+
+    async def _carry_out_restarts(self) -> None:
         try:
             while True:
                 await self._restart_wanted.wait()

@@ -1,9 +1,10 @@
 """The exchange: one proxied request, from accepted to ended, and the registry of those in flight.
 
-An exchange is the only owner of what a request holds: its cancel scope, its ticket at the gate and
-its upstream connection. Whoever wants it to end calls `Exchange.end` with a cause; the first cause
-stays. What it holds is given back by `release`, in one place and in the order that promise P1
-names: tasks gone, upstream closed, permit back, and only then out of the registry.
+An exchange is the only owner of what a request holds: its cancel scope, its ticket at the gate, its
+upstream connection, and the lease of the stream token that opened it. Whoever wants it to end calls
+`Exchange.end` with a cause; the first cause stays. What it holds is given back by `release`, in one
+place and in the order that promise P1 names: tasks gone, upstream closed, permit back, and only
+then out of the registry.
 
 It knows nothing of HTTP servers, routes or bodies. `end` and `release` do not block, so no cleanup
 here needs a shield.
@@ -23,7 +24,9 @@ from proxy.core.ends import reply_for
 from proxy.core.errors import HttpError
 from proxy.core.measures import Measures
 from proxy.core.usage import Usage
+from proxy.core.whole_events import SentCounts
 from proxy.runtime.gate import Ticket
+from proxy.runtime.stream_tokens import Lease
 from proxy.runtime.upstream import UpstreamConnection
 
 logger = logging.getLogger("proxy.exchange")
@@ -42,12 +45,15 @@ class Exchange:
         cause: Why it ended; None while it has not.
         error: What its client is told, where that is not the cause's own sentence.
         status: The status that its client was sent; None before.
-        bytes_out: Bytes of body sent to the client.
+        sent: What its client was sent.
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
         on_release: Called when it has given back what it held; set by the registry.
+        deadline_cause: What it ends by when its scope's deadline comes.
         usage: Tokens, as llama-server told at the end; zeros if it did not.
         generation: The engine's launch that it talks to; None until it connects.
+        lease: What a stream token gave it; None without one.
+        conversation: Whose conversation it is of, where llama-server keeps one; its id.
     """
 
     request_id: str
@@ -58,14 +64,17 @@ class Exchange:
     cause: EndCause | None = None
     error: HttpError | None = None
     status: int | None = None
-    bytes_out: int = 0
+    sent: SentCounts = field(default_factory=SentCounts)
     admitted_at: float | None = None
     first_byte_at: float | None = None
     ticket: Ticket | None = None
     upstream: UpstreamConnection | None = None
     generation: int | None = None
     on_release: Callable[[], None] = lambda: None
+    lease: Lease | None = None
+    conversation: tuple[str | None, str] | None = None
     usage: Usage = field(default_factory=Usage)
+    deadline_cause: EndCause = EndCause.DEADLINE_EXCEEDED
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def end(self, cause: EndCause, error: HttpError | None = None) -> None:
@@ -81,6 +90,33 @@ class Exchange:
         self.error = error
         self.scope.cancel(reason=cause.value)
 
+    def end_at(self, when: float, cause: EndCause) -> None:
+        """End it for `cause` at Trio time `when`, unless something else ends it before."""
+        if when < self.scope.deadline:
+            self.scope.deadline, self.deadline_cause = when, cause
+
+    def note_deadline(self) -> None:
+        """Say that its scope has been left: if nobody ended it, its deadline did."""
+        if self.scope.cancelled_caught:
+            self.end(self.deadline_cause)
+
+    def end_by_defect(self, error: HttpError) -> None:
+        """End it for a mistake of ours, also one made after its answer was called complete.
+
+        Args:
+            error: What the client is told.
+        """
+        if self.cause is EndCause.FINISHED:
+            self.cause = None
+        self.end(EndCause.INTERNAL_ERROR, error)
+
+    def take_lease(self, lease: Lease) -> None:
+        """Live as long as `lease` does: its end and its revocation are this exchange's."""
+        self.lease = lease
+        lease.bind(self.end)
+        if lease.ends_at is not None:
+            self.end_at(lease.ends_at, EndCause.TOKEN_EXPIRED)
+
     def finish(self) -> None:
         """Say that its answer is complete, before its last byte is sent.
 
@@ -90,15 +126,22 @@ class Exchange:
             self.cause = EndCause.FINISHED
 
     def release(self) -> None:
-        """Close the upstream and give the permit back; idempotent, does not block."""
+        """Close the upstream, give the permit and the lease back; idempotent, does not block."""
         self.generation = None
         if self.upstream is not None:
             self.upstream.close()
             self.upstream = None
+        self.release_permit()
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+        self.on_release()
+
+    def release_permit(self) -> None:
+        """Give the permit, or the place in the queue, back and keep the rest; idempotent."""
         if self.ticket is not None:
             self.ticket.leave()
             self.ticket = None
-        self.on_release()
 
     def reply(self) -> HttpError | None:
         """Return the error that its client is to be told; None for a client that needs none."""
@@ -153,6 +196,17 @@ class ExchangeRegistry:
             if only(exchange):
                 exchange.end(cause, error() if error is not None else None)
 
+    def supersede(self, newer: Exchange) -> bool:
+        """End the older exchanges of `newer`'s conversation; return whether there was one."""
+        older = [
+            found
+            for found in self
+            if found is not newer and found.conversation == newer.conversation
+        ]
+        for found in older:
+            found.end(EndCause.SUPERSEDED)
+        return bool(older)
+
     async def wait_none_on_engine(self) -> None:
         """Wait until no exchange holds a connection to llama-server.
 
@@ -169,7 +223,7 @@ def _measure_end(exchange: Exchange, measures: Measures) -> None:
     now = trio.current_time()
     admitted, first_byte = exchange.admitted_at, exchange.first_byte_at
     measures.exchanges[exchange.route, _cause(exchange)] += 1
-    measures.bytes_sent += exchange.bytes_out
+    measures.bytes_sent += exchange.sent.bytes
     measures.count_phase(Phase.QUEUED.value, (admitted or now) - exchange.started_at)
     if admitted is not None:
         measures.count_phase(Phase.PREFILL.value, (first_byte or now) - admitted)
@@ -194,7 +248,7 @@ def _log_end(exchange: Exchange) -> None:
         "route": exchange.route,
         "status": exchange.status,
         "cause": cause,
-        "bytes": exchange.bytes_out,
+        "bytes": exchange.sent.bytes,
         "queued_s": _elapsed(exchange.started_at, exchange.admitted_at),
         "first_byte_s": _elapsed(exchange.started_at, exchange.first_byte_at),
         "prompt_tokens": exchange.usage.prompt_tokens,

@@ -1,9 +1,9 @@
 """One HTTP/1.1 exchange with llama-server, on a connection of its own.
 
-Owns the socket to the upstream and h11's view of it. Every relayed request opens one connection and
-closes it at its end: closing is what frees llama-server's slot, and a kept connection races
-llama-server's own idle timer (5 s, 100 requests). It never retries, never decides and never looks
-into a body.
+Owns the socket to the upstream, with h11 for the request and the response's head, and
+`core.response_body` for its body. Every relayed request opens one connection and closes it at its
+end: closing is what frees llama-server's slot, and a kept connection races llama-server's own idle
+timer (5 s, 100 requests). It never retries, never decides and never looks into a body.
 
 Foreign errors (`OSError`, Trio's, h11's) are translated here, and only here, to `UpstreamFailed`.
 
@@ -22,6 +22,7 @@ import h11
 import trio
 
 from proxy.core.errors import UpstreamFailed
+from proxy.core.response_body import ResponseBody, body_of
 from proxy.runtime.address import Address
 
 # One read: a Linux unix socket hands over up to its whole buffer; larger reads only cost memory.
@@ -66,7 +67,10 @@ class UpstreamConnection:
         self._plain = plain
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD)
         self._peer_ended = False
-        self._complete = False
+        self._method = b""
+        self._body: ResponseBody | None = None
+        # Received with the head already.
+        self._early = b""
 
     async def send_head(
         self, method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]
@@ -76,6 +80,7 @@ class UpstreamConnection:
         Raises:
             UpstreamFailed: When the connection breaks.
         """
+        self._method = method
         with self._translated():
             await self._send(h11.Request(method=method, target=target, headers=list(headers)))
 
@@ -107,9 +112,12 @@ class UpstreamConnection:
             while not isinstance(event := self._http.next_event(), h11.Response):
                 if event is h11.NEED_DATA:
                     await self._receive()
-            return ResponseHead(
+            head = ResponseHead(
                 event.status_code, bytes(event.reason), tuple(event.headers.raw_items())
             )
+        self._early, _ = self._http.trailing_data
+        self._body = body_of(self._method, head.status, head.headers)
+        return head
 
     async def receive_data(self) -> bytes:
         """Wait for the next bytes of the response's body: all that is here, without framing.
@@ -120,40 +128,45 @@ class UpstreamConnection:
         Raises:
             UpstreamFailed: When the connection ends or breaks inside the message.
         """
+        body = self.body
         with self._translated():
-            while not self._complete:
-                pieces = self._available_data()
-                if pieces:
-                    return b"".join(pieces)
-                if not self._complete:
-                    await self._receive()
+            while not body.complete:
+                if body.broken:
+                    raise UpstreamFailed(MALFORMED)
+                received, self._early = self._early or await self._read(), b""
+                if payload := body.feed(received):
+                    return payload
+                if not received and not body.end():
+                    raise UpstreamFailed(BROKEN)
         return b""
 
-    def _available_data(self) -> list[bytes]:
-        pieces: list[bytes] = []
-        try:
-            while isinstance(event := self._http.next_event(), h11.Data):
-                pieces.append(bytes(event.data))
-        except h11.RemoteProtocolError:
-            # What came before the break is the client's; h11 raises again at the next call.
-            if not pieces:
-                raise
-        else:
-            self._complete = isinstance(event, h11.EndOfMessage)
-        return pieces
+    @property
+    def body(self) -> ResponseBody:
+        """The body as far as it has been read; it is there once the head is."""
+        if self._body is None:
+            raise RuntimeError("a response's head comes before its body")
+        return self._body
+
+    @property
+    def bare_socket(self) -> socket.socket | None:
+        """The socket, for somebody else to read the rest of the body from; None under TLS.
+
+        Also None while bytes that came with the head have not been received from us.
+        """
+        return None if self._early else self._plain
 
     async def _receive(self) -> None:
-        data = bytes(await self._read())
+        data = await self._read()
         self._peer_ended = not data
         self._http.receive_data(data)
 
-    async def _read(self) -> bytes | bytearray:
+    async def _read(self) -> bytes:
         """Wait first and read then: Trio's stream tries first, for nothing in nearly every read.
 
         That, with the wrappers around it, is a tenth of what a relayed event costs.
         """
         if self._plain is None:
-            return await self._stream.receive_some(READ_SIZE)
+            return bytes(await self._stream.receive_some(READ_SIZE))
         while True:
             if self._plain.fileno() < 0:
                 raise trio.ClosedResourceError

@@ -18,7 +18,8 @@ from proxy.core.framing import Limits
 from proxy.http1.asgi import AsgiApp
 from proxy.http1.connection import ConnectionLimits, ServerContext
 from proxy.http1.guard import Guard
-from proxy.relay.relay import Relay, RelaySettings
+from proxy.relay.relay import Relay
+from proxy.relay.settings import RelaySettings
 from proxy.runtime.backend import Backend
 from proxy.web.front_door import FrontDoor
 from proxy.web.lazy import LazyApp

@@ -64,7 +64,7 @@ class ExchangeView:
             phase=exchange.phase.value,
             position=exchange.ticket.position if exchange.ticket is not None else 0,
             elapsed_s=round(now - exchange.started_at, 3),
-            bytes=exchange.bytes_out,
+            bytes=exchange.sent.bytes,
         )
 
 

@@ -19,6 +19,7 @@ STATUS = {
     EndCause.QUEUE_TIMEOUT: 503,
     EndCause.CANCELLED_BY_ADMIN: 503,
     EndCause.SHUTTING_DOWN: 503,
+    EndCause.INTERNAL_ERROR: 500,
 }
 
 

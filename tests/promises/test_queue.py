@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import proxy
-from proxy.relay import relay
+from proxy.relay import connecting
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
 from tests.promises.observe import until, wait_busy
@@ -90,7 +90,7 @@ async def test_queue_timeout_gives_503_with_retry_after() -> None:
 
 async def test_streaming_client_that_waits_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its position comes as event-stream comments, then the stream itself."""
-    monkeypatch.setattr(relay, "QUEUE_COMMENT_S", 0.02)
+    monkeypatch.setattr(connecting, "QUEUE_COMMENT_S", 0.02)
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0) as server,
@@ -109,7 +109,7 @@ async def test_streaming_client_that_waits_gets_comments(monkeypatch: pytest.Mon
 
 async def test_error_after_comments_comes_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """The status was sent with the first comment, so llama-server's error becomes an event."""
-    monkeypatch.setattr(relay, "QUEUE_COMMENT_S", 0.02)
+    monkeypatch.setattr(connecting, "QUEUE_COMMENT_S", 0.02)
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0) as server,

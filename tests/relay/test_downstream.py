@@ -8,11 +8,11 @@ from typing import cast
 
 import pytest
 
+from proxy.core import whole_events
 from proxy.core.errors import QueueFull, UpstreamFailed
 from proxy.core.routes import Dialect
 from proxy.http1.asgi import Message
 from proxy.http1.connection import ClientConnection
-from proxy.relay import downstream as downstream_module
 from proxy.relay.downstream import Downstream
 
 EVENTS = [(b"Content-Type", b"text/event-stream")]
@@ -88,7 +88,7 @@ async def test_reply_passes_status_headers_reason_and_bytes(client: Client) -> N
     }
     assert client.pieces == [b"ab", b"c", b""]
     assert client.is_complete
-    assert (found.started, found.status, found.bytes_sent) == (True, 299, 3)
+    assert (found.started, found.status, found.sent.bytes) == (True, 299, 3)
 
 
 # -- event streams ---------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ async def test_stream_sends_whole_events_alone(client: Client) -> None:
     assert client.pieces == [b"data: 1\n\n", b"data: 2\n\ndata: 3\n\ndata: 4\n\n"]
     await found.finish()
     assert client.pieces[-1] == b"data"
-    assert found.bytes_sent == len(client.body)
+    assert found.sent.bytes == len(client.body)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ async def test_event_that_is_too_long_to_hold_is_sent_in_pieces(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client costs a bounded amount of memory."""
-    monkeypatch.setattr(downstream_module, "_MAX_HELD", 10)
+    monkeypatch.setattr(whole_events, "MAX_HELD", 10)
     found = reply(client)
     await found.start(200, EVENTS)
     await found.write(b"0123456789")
@@ -167,7 +167,7 @@ async def test_failure_before_the_start_is_a_status(client: Client) -> None:
     assert headers[b"Content-Length"] == b"%d" % len(client.body)
     assert json.loads(client.body)["error"]["request_id"] == "r1"
     assert client.is_complete
-    assert (found.status, found.bytes_sent) == (429, len(client.body))
+    assert (found.status, found.sent.bytes) == (429, len(client.body))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_failure_in_a_stream_is_an_event_after_the_last_whole_one(
     assert b"hal" not in client.body
     assert b"[DONE]" not in client.body
     assert client.is_complete
-    assert found.bytes_sent == len(client.body)
+    assert found.sent.bytes == len(client.body)
 
 
 async def test_failure_after_comments_is_an_event(client: Client) -> None:
@@ -207,7 +207,7 @@ async def test_failure_inside_an_event_that_was_sent_in_pieces_breaks_it_off(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error event would become a part of that event's text."""
-    monkeypatch.setattr(downstream_module, "_MAX_HELD", 10)
+    monkeypatch.setattr(whole_events, "MAX_HELD", 10)
     found = reply(client)
     await found.start(200, EVENTS)
     await found.write(b"data: 0123456789")
@@ -220,7 +220,7 @@ async def test_failure_after_a_long_event_has_ended_is_an_event_again(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its end was sent, so the next may begin."""
-    monkeypatch.setattr(downstream_module, "_MAX_HELD", 10)
+    monkeypatch.setattr(whole_events, "MAX_HELD", 10)
     found = reply(client)
     await found.start(200, EVENTS)
     await found.write(b"data: 0123456789")

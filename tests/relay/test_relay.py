@@ -18,8 +18,9 @@ from proxy.core.framing import Limits
 from proxy.core.keyring import Keyring
 from proxy.http1.asgi import Message, Receive, Send
 from proxy.http1.connection import ConnectionLimits
-from proxy.relay import relay as relay_module
-from proxy.relay.relay import Relay, RelaySettings
+from proxy.relay import connecting as connecting_module
+from proxy.relay.relay import Relay
+from proxy.relay.settings import RelaySettings
 from proxy.runtime import backend as backend_module
 from proxy.runtime.address import Address
 from proxy.runtime.backend import Backend, Engine
@@ -76,10 +77,12 @@ async def relayed(
         relay=Relay(backend, settings or RelaySettings()),
     )
     limits = ConnectionLimits(Limits(max_body=1000), body_stall_s=body_stall_s)
-    async with guarded(door, limits) as server:
+    async with trio.open_nursery() as nursery, guarded(door, limits) as server:
+        nursery.start_soon(backend.run)
         yield Relayed(backend, server.port)
         with trio.fail_after(5):
             await server.guard.drain()
+        nursery.cancel_scope.cancel()
         assert len(backend.exchanges) == 0
         assert [gate.statistics().admitted for gate in backend.gates.values()] in ([], [0])
 
@@ -185,7 +188,7 @@ async def test_upstream_that_cannot_be_reached_gives_502(
     timeout_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where no crash explains it."""
-    monkeypatch.setattr(relay_module, "CONNECT_TIMEOUT_S", timeout_s)
+    monkeypatch.setattr(connecting_module, "CONNECT_TIMEOUT_S", timeout_s)
     monkeypatch.setattr(backend_module, "_EXIT_REPORT_S", 0.01)
     async with relayed(external_engine()) as server:
         answer = await ask_port(server.port, Sent.json(COMPLETION, PROMPT))
@@ -383,7 +386,7 @@ async def test_error_status_after_comments_becomes_an_event(
     body: bytes, error: tuple[int, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their status said 200 already."""
-    monkeypatch.setattr(relay_module, "QUEUE_COMMENT_S", 0.02)
+    monkeypatch.setattr(connecting_module, "QUEUE_COMMENT_S", 0.02)
     head = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body)
     async with before(answering(head, body)) as (server, _), wire(server.port) as client:
         await start_behind_another(client, server)
@@ -396,7 +399,7 @@ async def test_stream_after_comments_goes_on_in_the_same_body(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The events of llama-server follow the comments."""
-    monkeypatch.setattr(relay_module, "QUEUE_COMMENT_S", 0.02)
+    monkeypatch.setattr(connecting_module, "QUEUE_COMMENT_S", 0.02)
     stream = answering(EVENTS + b"0\r\n\r\n")
     async with before(stream) as (server, _), wire(server.port) as client:
         await start_behind_another(client, server)

@@ -181,7 +181,7 @@ async def test_measures_of_an_exchange_that_finished(autojump_clock: object) -> 
         await trio.sleep(2)
         exchange.first_byte_at = trio.current_time()
         await trio.sleep(4)
-        exchange.bytes_out, exchange.usage = 100, Usage(7, 9)
+        exchange.sent.bytes, exchange.usage = 100, Usage(7, 9)
         exchange.finish()
     found = registry.measures
     assert found.exchanges == {("/completion", "finished"): 1}

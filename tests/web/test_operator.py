@@ -15,6 +15,7 @@ from quart_trio import QuartTrio
 from proxy.core.access import AccessPolicy
 from proxy.core.causes import EndCause, Phase
 from proxy.core.keyring import Keyring
+from proxy.core.whole_events import SentCounts
 from proxy.http1.asgi import AsgiApp
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.exchange import Exchange
@@ -69,7 +70,9 @@ async def test_exchanges_shows_each_with_its_place() -> None:
     """Phase, place in the queue, time and bytes."""
     async with operated(StagedEngine(slots=1)) as (server, backend):
         now, gate = trio.current_time(), backend.gate_for(gated=True, model=None)
-        served = Exchange("a", "/completion", "POST", now, phase=Phase.DECODE, bytes_out=7)
+        served = Exchange(
+            "a", "/completion", "POST", now, phase=Phase.DECODE, sent=SentCounts(bytes=7)
+        )
         queued = Exchange("b", "/v1/messages", "POST", now)
         served.ticket, queued.ticket = gate.enter(), gate.enter()
         beside = Exchange("c", "/tokenize", "POST", now)

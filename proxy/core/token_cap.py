@@ -1,0 +1,44 @@
+"""How many tokens an answer may have at most, written into a request's body.
+
+Owns the names that llama-server's routes have for it. A body that asks for fewer keeps its number;
+one that asks for more, for no bound, or for something that llama-server would pass over for its
+default, gets the bound.
+
+Source: llama.cpp `tools/server/README.md`: `n_predict` (-1 is no bound), `max_tokens`,
+`max_completion_tokens`, `max_output_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeGuard
+
+from proxy.core.generation import NATIVE_ROUTES, RESPONSES_ROUTES
+
+_NAMES = ("max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict")
+
+
+def capped_members(
+    label: str, fields: Mapping[str, object], max_tokens: int | None
+) -> dict[str, object]:
+    """Return the members that the body is to have instead of its own.
+
+    Args:
+        label: The route's (`core.routes`).
+        fields: The client's body.
+        max_tokens: The bound, for each choice of the answer; None for none.
+    """
+    if max_tokens is None:
+        return {}
+    lowest = min([max_tokens, *filter(_is_bound, map(fields.get, _NAMES))])
+    return dict.fromkeys((_name_of(label), *(name for name in _NAMES if name in fields)), lowest)
+
+
+def _is_bound(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _name_of(label: str) -> str:
+    if label in NATIVE_ROUTES:
+        return "n_predict"
+    return "max_output_tokens" if label in RESPONSES_ROUTES else "max_tokens"

@@ -1,0 +1,163 @@
+"""Event streams on their way to a client: whole events only, and the chunks that carry them.
+
+Owns the rule that of an event stream nothing is sent but whole events, so that an error event can
+follow at any time (promise P3), and the passage of such a stream from llama-server's framing to the
+client's. A piece that is whole chunks of whole events is passed on as it is, framing and all: then
+an event costs one look at its ends. Nothing is parsed.
+
+Source: WHATWG HTML, section 9.2; RFC 9112 section 7.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.core.response_body import SIZE_LINE, ResponseBody
+
+# llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
+# front of it may write lines anew.
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_CHUNK_OF_EVENTS_END = b"\n\n\r\n"
+# An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
+MAX_HELD = 64 * 1024
+
+
+@dataclass(slots=True)
+class SentCounts:
+    """What a client was sent of one answer: bytes of body, and events as far as they are counted.
+
+    Events are counted where nothing else looks at them: in a passage.
+    """
+
+    bytes: int = 0
+    events: int = 0
+
+
+class WholeEvents:
+    """Holds back the beginning of an event until its end has come.
+
+    Attributes:
+        inside_event: Whether the client has the beginning of an event and not its end: one too
+            large to be held was passed on in pieces.
+    """
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.inside_event = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the beginning of an event is held."""
+        return bool(self._held)
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what the client may have of `data` and of what was held."""
+        data = self._held + data
+        end = _end_of_events(data)
+        if end:
+            self.inside_event = False
+        elif len(data) <= MAX_HELD:
+            end = 0
+        else:
+            end = len(data)
+            self.inside_event = True
+        self._held = data[end:]
+        return data[:end]
+
+    def take_held(self) -> bytes:
+        """Return what is held and hold it no more."""
+        held, self._held = self._held, b""
+        return held
+
+
+class EventPassage:
+    """An event stream from llama-server's framing to chunks for an HTTP/1.1 client.
+
+    Args:
+        body: The body as far as it has been read; the passage reads on.
+        events: What the client has of the last event; shared with whoever writes before and after.
+        sent: Counted on.
+        tail_bytes: How many of the last bytes of the stream are kept, at least.
+
+    Attributes:
+        over: Whether nothing more is to come: the stream's end has come, or it is broken.
+    """
+
+    def __init__(
+        self, body: ResponseBody, events: WholeEvents, sent: SentCounts, *, tail_bytes: int
+    ) -> None:
+        self._body = body
+        self._events = events
+        self._sent = sent
+        self._tail_bytes = tail_bytes
+        self._last: list[bytes] = []
+        self._last_bytes = 0
+        self.over = body.complete or body.broken
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's proper end has come."""
+        return self._body.complete
+
+    @property
+    def tail(self) -> bytes:
+        """The last bytes of what was passed on, with framing where that was passed on too."""
+        return b"".join(self._last)[-self._tail_bytes :]
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the bytes for the client's socket."""
+        if data.endswith(_CHUNK_OF_EVENTS_END) and self._is_at_start():
+            payload_bytes = _payload_of_whole_chunks(data)
+            if payload_bytes:
+                self._note(data, payload_bytes)
+                return data
+        payload = self._events.feed(self._body.feed(data))
+        self.over = self._body.complete or self._body.broken
+        if not payload:
+            return b""
+        self._note(payload, len(payload))
+        return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+    def end(self) -> bool:
+        """Take the end of llama-server's connection; return whether it is the stream's too."""
+        return self._body.end()
+
+    def _is_at_start(self) -> bool:
+        return (
+            self._body.at_chunk_start() and not self._events.holds and not self._events.inside_event
+        )
+
+    def _note(self, data: bytes, payload_bytes: int) -> None:
+        self._sent.bytes += payload_bytes
+        self._sent.events += data.count(b"\n\n")
+        self._last.append(data)
+        self._last_bytes += len(data)
+        # Joined now and then and not each time: an event costs no copy.
+        if self._last_bytes > 4 * self._tail_bytes:
+            self._last = [self.tail]
+            self._last_bytes = len(self._last[0])
+
+
+def _payload_of_whole_chunks(data: bytes) -> int:
+    """Return how many bytes of payload `data` has, if it is whole chunks; else 0."""
+    at = overhead = 0
+    while at < len(data):
+        found = SIZE_LINE.match(data, at)
+        if found is None:
+            return 0
+        size, start = int(found[1], 16), found.end()
+        end = start + size
+        if not size or data[end : end + 2] != b"\r\n":
+            return 0
+        overhead += start - at + 2
+        at = end + 2
+    return len(data) - overhead
+
+
+def _end_of_events(data: bytes) -> int:
+    """Return where the last whole event in `data` ends; 0 without one."""
+    for end in _EVENT_ENDS:
+        at = data.rfind(end)
+        if at >= 0:
+            return at + len(end)
+    return 0

@@ -1,0 +1,356 @@
+"""The pump: moves the bytes of many streams between sockets, in one Trio task.
+
+Trio's way (a task for each stream: wait, be scheduled, receive, send) costs three times what the
+copy itself costs. So the sockets of all flows are registered with one private epoll; one task waits
+for that epoll's own descriptor and moves what is ready with plain `recv` and `send`. The task of a
+flow's exchange sleeps meanwhile and wakes at the end only.
+
+Owns the registrations of the flows under way, and nothing else: sockets are the caller's. It knows
+nothing of HTTP or events; what becomes of the bytes is the passage's.
+
+Where the platform has no epoll, each flow is moved by its own task, behind the same interface.
+
+Source: epoll(7): a registered descriptor wakes for `EPOLLHUP` whatever it was registered for, so
+one that is not to be read is taken out and not merely masked.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Protocol
+
+import trio
+
+from proxy.core.errors import ProxyError
+from proxy.runtime.kernel_events import HANGUP, READABLE, WRITABLE, make_epoll
+
+# A token's event is 200 to 300 bytes; this is what an upstream that is ahead hands over at once. Of
+# a client that does not read, so much is held and no more.
+READ_SIZE = 64 * 1024
+# How many ready sockets one wake-up moves before other tasks run.
+_EVENTS_PER_WAKE = 256
+
+
+class PumpError(ProxyError):
+    """A flow did not come to its proper end."""
+
+
+class SourceBroken(PumpError):
+    """The source closed or broke before the stream's proper end."""
+
+
+class SourceMalformed(PumpError):
+    """The passage did not understand the source."""
+
+
+class SinkGone(PumpError):
+    """The sink hung up or broke."""
+
+
+class SinkStalled(PumpError):
+    """The sink took no byte for the send timeout."""
+
+
+class Passage(Protocol):
+    """What becomes of a flow's bytes between its source and its sink."""
+
+    over: bool
+    """Whether nothing more is to come: the flow then ends as soon as all is sent."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is over because the stream's proper end has come, and not misunderstood."""
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what is to be sent for what was received; may be empty."""
+        ...
+
+    def end(self) -> bool:
+        """Take the end of the source; return whether it is the stream's proper end."""
+        ...
+
+
+class Unchanged:
+    """The passage of a flow whose bytes are the sink's as they are, to the source's end."""
+
+    over = False
+    complete = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return `data`."""
+        return data
+
+    def end(self) -> bool:
+        """Take the end of the source."""
+        return True
+
+
+class _Wish(Enum):
+    """What a flow waits for."""
+
+    SOURCE = auto()
+    SINK = auto()
+    NOTHING = auto()
+
+
+class Flow:
+    """One stream on its way from a source to a sink; one use.
+
+    Args:
+        source: A connected non-blocking stream socket to read from.
+        sink: One to write to, to which nobody else writes meanwhile.
+        passage: What becomes of the bytes.
+        send_timeout_s: How long the sink may take no byte while there are some for it, in seconds.
+
+    Attributes:
+        torn: Whether the sink has the beginning of something whose rest was not sent: nothing can
+            be added to it any more.
+    """
+
+    def __init__(
+        self,
+        source: socket.socket,
+        sink: socket.socket,
+        passage: Passage | None = None,
+        *,
+        send_timeout_s: float = math.inf,
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.passage: Passage = Unchanged() if passage is None else passage
+        self.send_timeout_s = send_timeout_s
+        self.torn = False
+        self._error: PumpError | None = None
+        self._pending = memoryview(b"")
+        self._source_ended = False
+
+    def advance_source(self) -> _Wish:
+        """Receive once, and send what came of it."""
+        try:
+            data = self.source.recv(READ_SIZE)
+        except BlockingIOError:
+            return _Wish.SOURCE
+        except OSError as error:
+            return self._fail(SourceBroken("the source broke"), error)
+        if not data:
+            return self._end_source()
+        out = self.passage.feed(data)
+        return self._send(memoryview(out)) if out else self._go_on()
+
+    def advance_sink(self) -> _Wish:
+        """Send what is left of what was received."""
+        return self._send(self._pending)
+
+    def hang_up(self) -> _Wish:
+        """Take that the sink's peer is gone."""
+        return self._fail(SinkGone("the sink hung up"), None)
+
+    def result(self) -> None:
+        """Raise what ended it, if it was no proper end.
+
+        Raises:
+            PumpError: See the subclasses.
+        """
+        if self._error is not None:
+            raise self._error
+
+    def _send(self, out: memoryview) -> _Wish:
+        try:
+            taken = self.sink.send(out)
+        except BlockingIOError:
+            taken = 0
+        except OSError as error:
+            return self._fail(SinkGone("the sink broke"), error)
+        if taken < len(out):
+            self._pending = out[taken:]
+            self.torn = self.torn or taken > 0
+            return _Wish.SINK
+        self.torn = False
+        return self._go_on()
+
+    def _go_on(self) -> _Wish:
+        passage = self.passage
+        if not passage.over:
+            return _Wish.SOURCE
+        if passage.complete:
+            return _Wish.NOTHING
+        return self._fail(SourceMalformed("the source was not understood"), None)
+
+    def _end_source(self) -> _Wish:
+        if self.passage.end():
+            return _Wish.NOTHING
+        return self._fail(SourceBroken("the source closed before the stream's end"), None)
+
+    def _fail(self, error: PumpError, cause: Exception | None) -> _Wish:
+        self._error = error
+        error.__cause__ = cause
+        return _Wish.NOTHING
+
+
+class _Sleeper:
+    """A flow under way: who sleeps for it, and what its sink's patience hangs on."""
+
+    __slots__ = ("flow", "patience", "sink_fd", "source_fd", "task", "wish")
+
+    def __init__(self, flow: Flow, patience: trio.CancelScope) -> None:
+        self.flow = flow
+        self.patience = patience
+        self.task = trio.lowlevel.current_task()
+        self.source_fd = flow.source.fileno()
+        self.sink_fd = flow.sink.fileno()
+        self.wish = _Wish.SOURCE
+
+
+class Pump:
+    """Moves flows; `run` has to run meanwhile.
+
+    Usable in any Trio program::
+
+        pump = Pump()
+        nursery.start_soon(pump.run)
+        await pump.move(Flow(upstream_socket, client_socket))
+
+    Back-pressure: a flow whose sink takes no more reads no more from its source; at most
+    `READ_SIZE` bytes and what its passage makes of them are held. Other flows are not slowed.
+
+    Args:
+        on_activity: Called at each wake-up in which something moved; cheap, it must not raise.
+    """
+
+    def __init__(self, on_activity: Callable[[], None] = lambda: None) -> None:
+        self._on_activity = on_activity
+        self._epoll = make_epoll()
+        self._by_source: dict[int, _Sleeper] = {}
+        self._by_sink: dict[int, _Sleeper] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_source)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Move bytes until cancelled, then give the epoll back.
+
+        Cancellation: flows under way stay where they are; cancel their tasks first.
+        """
+        task_status.started()
+        if self._epoll is None:
+            await trio.sleep_forever()
+        epoll = self._epoll
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(epoll.fileno())
+                for fd, what in epoll.poll(0, _EVENTS_PER_WAKE):
+                    self._serve(fd, what)
+                self._on_activity()
+        finally:
+            trio.lowlevel.notify_closing(epoll.fileno())
+            epoll.close()
+            self._epoll = None
+
+    async def move(self, flow: Flow) -> None:
+        """Move `flow` to its proper end.
+
+        Raises:
+            SourceBroken: The source ended or broke before the stream did.
+            SourceMalformed: The passage did not understand it.
+            SinkGone: The sink's peer hung up, in either direction, or reset the connection.
+            SinkStalled: It took nothing for the flow's send timeout.
+
+        Whatever is raised, everything before was sent whole and in order; `flow.torn` tells whether
+        a piece was cut.
+
+        Cancellation: the flow stops where it is, and nothing stays registered. It may be cancelled
+        while a part of a piece is sent; `flow.torn` tells.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # A sink has patience only while something waits for it.
+        with trio.CancelScope() as patience:
+            if self._epoll is None:
+                await _move_by_task(flow, patience)
+            else:
+                await self._sleep(_Sleeper(flow, patience))
+        if patience.cancelled_caught:
+            raise SinkStalled("the sink took no byte for the send timeout")
+        flow.result()
+
+    async def _sleep(self, sleeper: _Sleeper) -> None:
+        def forget(_: object) -> trio.lowlevel.Abort:
+            self._unregister(sleeper)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._register(sleeper)
+        await trio.lowlevel.wait_task_rescheduled(forget)
+
+    def _register(self, sleeper: _Sleeper) -> None:
+        epoll = self._epoll
+        self._by_source[sleeper.source_fd] = sleeper
+        self._by_sink[sleeper.sink_fd] = sleeper
+        epoll.register(sleeper.source_fd, READABLE)
+        epoll.register(sleeper.sink_fd, HANGUP)
+
+    def _unregister(self, sleeper: _Sleeper) -> None:
+        del self._by_source[sleeper.source_fd]
+        del self._by_sink[sleeper.sink_fd]
+        self._forget_fd(sleeper.sink_fd)
+        if sleeper.wish is not _Wish.SINK:
+            self._forget_fd(sleeper.source_fd)
+
+    def _forget_fd(self, fd: int) -> None:
+        # Its owner may have closed it before it cancelled us: it is gone from the epoll then.
+        if self._epoll is not None:
+            try:
+                self._epoll.unregister(fd)
+            except OSError:
+                return
+
+    def _serve(self, fd: int, what: int) -> None:
+        # One flow's end may end another that is in the same batch.
+        sleeper = self._by_source.get(fd)
+        if sleeper is not None:
+            self._follow(sleeper, sleeper.flow.advance_source())
+            return
+        sleeper = self._by_sink.get(fd)
+        if sleeper is not None:
+            flow = sleeper.flow
+            self._follow(sleeper, flow.hang_up() if what & ~WRITABLE else flow.advance_sink())
+
+    def _follow(self, sleeper: _Sleeper, wish: _Wish) -> None:
+        if wish is _Wish.SOURCE and sleeper.wish is _Wish.SOURCE:
+            return
+        if wish is _Wish.NOTHING:
+            self._unregister(sleeper)
+            trio.lowlevel.reschedule(sleeper.task)
+            return
+        if wish is _Wish.SINK:
+            sleeper.patience.deadline = trio.current_time() + sleeper.flow.send_timeout_s
+        if wish is not sleeper.wish:
+            self._turn(sleeper, wish)
+
+    def _turn(self, sleeper: _Sleeper, wish: _Wish) -> None:
+        """Listen to the other side: a full sink turns reading off, a drained one turns it on."""
+        epoll = self._epoll
+        sleeper.wish = wish
+        if wish is _Wish.SINK:
+            epoll.unregister(sleeper.source_fd)
+            epoll.modify(sleeper.sink_fd, HANGUP | WRITABLE)
+        else:
+            sleeper.patience.deadline = math.inf
+            epoll.modify(sleeper.sink_fd, HANGUP)
+            epoll.register(sleeper.source_fd, READABLE)
+
+
+async def _move_by_task(flow: Flow, patience: trio.CancelScope) -> None:
+    """Move one flow by its own task; a sink that hangs up is noticed at the next write."""
+    wish = _Wish.SOURCE
+    while wish is not _Wish.NOTHING:
+        if wish is _Wish.SOURCE:
+            patience.deadline = math.inf
+            await trio.lowlevel.wait_readable(flow.source)
+            wish = flow.advance_source()
+        else:
+            patience.deadline = trio.current_time() + flow.send_timeout_s
+            await trio.lowlevel.wait_writable(flow.sink)
+            wish = flow.advance_sink()
