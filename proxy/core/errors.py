@@ -92,6 +92,34 @@ class AuthenticationFailed(HttpError):
         return [*super().as_headers(), (b"WWW-Authenticate", b"Bearer")]
 
 
+class RefusalReason(StrEnum):
+    """Why a stream token was refused: for our log, never for the client."""
+
+    UNKNOWN = "unknown"
+    EXPIRED = "expired"
+    USED = "used"
+    WRONG_ORIGIN = "wrong_origin"
+    WRONG_PATH = "wrong_path"
+    ENGINE_RESTARTED = "engine_restarted"
+
+
+class TokenRefused(AuthenticationFailed):
+    """A stream token does not open a stream.
+
+    Every client is told the same, so that nobody learns whether a guess was near.
+
+    Args:
+        reason: What was wrong with it.
+    """
+
+    def __init__(self, reason: RefusalReason) -> None:
+        super().__init__(
+            "The stream token is unknown, expired or used, or was made for another origin or path."
+            " Ask for a new one."
+        )
+        self.reason = reason
+
+
 class PermissionDenied(HttpError):
     """The origin, the path or the key's rank does not allow it."""
 
@@ -134,6 +162,13 @@ class MisdirectedRequest(HttpError):
 
 class QueueFull(HttpError):
     """Every permit is taken and the queue is full."""
+
+    status = 429
+    type = "rate_limit_error"
+
+
+class TooManyTokens(HttpError):
+    """As many stream tokens as there may be wait to be used."""
 
     status = 429
     type = "rate_limit_error"

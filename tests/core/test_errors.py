@@ -12,10 +12,12 @@ from proxy.core.errors import HttpError, Origin
 
 LOADING = "Loading model"
 
+# Their messages are not the raiser's.
+WITH_THEIR_OWN_MESSAGE = {errors.RelayedError, errors.TokenRefused}
 HTTP_ERRORS = [
     kind
     for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, HttpError) and kind is not errors.RelayedError
+    if issubclass(kind, HttpError) and kind not in WITH_THEIR_OWN_MESSAGE
 ]
 each_kind = pytest.mark.parametrize("kind", HTTP_ERRORS, ids=lambda kind: kind.__name__)
 
@@ -88,6 +90,17 @@ def test_relayed_error_keeps_what_llama_server_said() -> None:
         "type": "exceed_context_size_error",
     }
     assert errors.RelayedError(503, "t", "m").status == 503
+
+
+@pytest.mark.parametrize("reason", errors.RefusalReason)
+def test_token_refused_tells_the_client_no_reason(reason: errors.RefusalReason) -> None:
+    """Body and headers are the same for every reason; the log has it as an attribute."""
+    error, other = errors.TokenRefused(reason), errors.TokenRefused(errors.RefusalReason.UNKNOWN)
+    assert error.reason is reason
+    assert (error.status, error.type) == (401, "authentication_error")
+    assert error.as_body("r1") == other.as_body("r1")
+    assert error.as_headers() == other.as_headers()
+    assert str(error) == str(other)
 
 
 def test_error_message_survives_json() -> None:
