@@ -33,6 +33,11 @@ class ResponseBody(ABC):
     complete = False
     broken = False
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more of it is read."""
+        return self.complete or self.broken
+
     @abstractmethod
     def feed(self, data: bytes) -> bytes:
         """Return the payload in `data`, as far as it is well framed."""
@@ -97,7 +102,7 @@ class ChunkedBody(ResponseBody):
         data, self._rest = self._rest + data, b""
         payload: list[bytes] = []
         at = 0
-        while at < len(data) and not (self.complete or self.broken):
+        while at < len(data) and not self.over:
             if self._in_trailers:
                 at = self._read_trailer(data, at)
             elif self._left:

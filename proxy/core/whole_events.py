@@ -92,7 +92,7 @@ class EventPassage:
         self._tail_bytes = tail_bytes
         self._last: list[bytes] = []
         self._last_bytes = 0
-        self.over = body.complete or body.broken
+        self.over = body.over
 
     @property
     def complete(self) -> bool:
@@ -112,7 +112,7 @@ class EventPassage:
                 self._note(data, payload_bytes)
                 return data
         payload = self._events.feed(self._body.feed(data))
-        self.over = self._body.complete or self._body.broken
+        self.over = self._body.over
         if not payload:
             return b""
         self._note(payload, len(payload))

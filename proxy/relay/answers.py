@@ -102,11 +102,12 @@ class PassedOn(Answer):
 
     def rest_of(self, upstream: UpstreamConnection) -> Flow | None:
         """Return the rest of an event stream in which nothing is left to be filtered."""
-        source, sink = upstream.bare_socket, self._downstream.chunk_socket
-        if self._filter is not None or source is None or sink is None:
+        body, source, sink = upstream.body, upstream.bare_socket, self._downstream.chunk_socket
+        # What has come may have been all: nothing wakes the pump then.
+        if self._filter is not None or source is None or sink is None or body.over:
             return None
         self._passage = EventPassage(
-            upstream.body, self._downstream.events, self._downstream.sent, tail_bytes=TAIL_BYTES
+            body, self._downstream.events, self._downstream.sent, tail_bytes=TAIL_BYTES
         )
         return Flow(source, sink, self._passage)
 
