@@ -18,11 +18,12 @@ from proxy.core.framing import Limits
 from proxy.http1.asgi import AsgiApp
 from proxy.http1.connection import ConnectionLimits, ServerContext
 from proxy.http1.guard import Guard
+from proxy.relay.front_door import FrontDoor
 from proxy.relay.relay import Relay
 from proxy.relay.settings import RelaySettings
 from proxy.runtime.backend import Backend
-from proxy.web.front_door import FrontDoor
 from proxy.web.lazy import LazyApp
+from proxy.web.main_routes import MainRoutes
 from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
 
@@ -63,12 +64,12 @@ class MainListener:
         self._backend = backend
         self._operator = LazyApp(self._make_operator)
         policy = _access_policy(settings, [sock.getsockname()[0] for sock in sockets])
-        app = FrontDoor(
-            policy,
+        routes = MainRoutes(
             vitals=Vitals(backend),
             operator=self._operator,
             relay=Relay(backend, _relay_settings(settings)),
         )
+        app = FrontDoor(policy, routes.choose)
         limits = ConnectionLimits(Limits(max_body=settings.max_body))
         self.guard = Guard(
             ServerContext(app, limits),

@@ -16,15 +16,14 @@ import trio.testing
 from proxy.core.access import AccessPolicy
 from proxy.core.framing import Limits
 from proxy.core.keyring import Keyring
-from proxy.http1.asgi import Message, Receive, Send
 from proxy.http1.connection import ConnectionLimits
 from proxy.relay import connecting as connecting_module
+from proxy.relay.front_door import FrontDoor
 from proxy.relay.relay import Relay
 from proxy.relay.settings import RelaySettings
 from proxy.runtime import backend as backend_module
 from proxy.runtime.address import Address
 from proxy.runtime.backend import Backend, Engine
-from proxy.web.front_door import FrontDoor
 from tests.fakes.scripted_server import Handler, answering, read_head, scripted_server
 from tests.fakes.staged_engine import StagedEngine, external_engine
 from tests.http1.guarded import guarded
@@ -47,11 +46,6 @@ def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
 
 
-async def nobody(_scope: Message, _receive: Receive, _send: Send) -> None:
-    """Stand for what these tests do not ask for."""
-    raise NotImplementedError
-
-
 @dataclass(slots=True)
 class Relayed:
     """A relay that runs."""
@@ -70,12 +64,8 @@ async def relayed(
 ) -> AsyncIterator[Relayed]:
     """Serve a relay; at its end no exchange and no permit may be left."""
     backend = Backend(engine, max_queue=4, router=router)
-    door = FrontDoor(
-        AccessPolicy(keyring=Keyring(())),
-        vitals=nobody,
-        operator=nobody,
-        relay=Relay(backend, settings or RelaySettings()),
-    )
+    relay = Relay(backend, settings or RelaySettings())
+    door = FrontDoor(AccessPolicy(keyring=Keyring(())), lambda _: relay)
     limits = ConnectionLimits(Limits(max_body=1000), body_stall_s=body_stall_s)
     async with trio.open_nursery() as nursery, guarded(door, limits) as server:
         nursery.start_soon(backend.run)

@@ -17,10 +17,11 @@ from proxy.core.causes import EndCause, Phase
 from proxy.core.keyring import Keyring
 from proxy.core.whole_events import SentCounts
 from proxy.http1.asgi import AsgiApp
+from proxy.relay.front_door import FrontDoor
 from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.exchange import Exchange
 from proxy.web import operator as operator_module
-from proxy.web.front_door import FrontDoor
+from proxy.web.main_routes import MainRoutes
 from proxy.web.operator import make_operator_app
 from proxy.web.vitals import Vitals
 from tests.fakes.staged_engine import StagedEngine, external_engine
@@ -39,12 +40,8 @@ async def operated(
     assert isinstance(app, QuartTrio)
     if response_timeout_s is not None:
         app.config["RESPONSE_TIMEOUT"] = response_timeout_s
-    door = FrontDoor(
-        AccessPolicy(keyring=Keyring(())),
-        vitals=Vitals(backend),
-        operator=cast(AsgiApp, app),
-        relay=echo,
-    )
+    routes = MainRoutes(vitals=Vitals(backend), operator=cast(AsgiApp, app), relay=echo)
+    door = FrontDoor(AccessPolicy(keyring=Keyring(())), routes.choose)
     async with guarded(door) as server, trio.open_nursery() as nursery:
         nursery.start_soon(backend.run)
         yield server, backend

@@ -1,45 +1,37 @@
 """The front door: who is asking, may they, and who of us answers.
 
-Owns the first and the last line of every request on the main listener: its request id, the access
+Owns the first and the last line of every request, on either listener: its request id, the access
 decision (`core.access`), CORS and identity headers on whatever is answered, and the one boundary at
-which an error of one request ends. It gives requests to the vitals, the operator's pages or the
-relay, and reads no body.
+which an error of one request ends. It reads no body.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from proxy.core.access import AccessPolicy, Preflight, Refused, decide
 from proxy.core.errors import HttpError, InternalError
 from proxy.core.headers import request_id
 from proxy.http1.asgi import AsgiApp, Message, Receive, Send
 from proxy.http1.identity import identity_fields, make_request_id
-from proxy.web.vitals import PATHS as VITAL_PATHS
 
 logger = logging.getLogger("proxy.front_door")
 
-_OPERATOR_PREFIX = "/proxy/"
 _ALLOW = (b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 
 
 class FrontDoor:
-    """The main listener's ASGI application.
+    """A listener's ASGI application.
 
     Args:
         policy: Keys, hosts and origins.
-        vitals: Answers `/health` and its like.
-        operator: Answers `/proxy/...`.
-        relay: Answers everything else.
+        choose: Returns who of us answers a path.
     """
 
-    def __init__(
-        self, policy: AccessPolicy, *, vitals: AsgiApp, operator: AsgiApp, relay: AsgiApp
-    ) -> None:
+    def __init__(self, policy: AccessPolicy, choose: Callable[[str], AsgiApp]) -> None:
         self._policy = policy
-        self._vitals = vitals
-        self._operator = operator
-        self._relay = relay
+        self._choose = choose
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request; a defect of ours after the reply has begun is raised."""
@@ -78,12 +70,7 @@ class FrontDoor:
         if path == "*":
             await reply.empty(204, [_ALLOW])
         else:
-            await self._application(path)(scope, receive, reply.send)
-
-    def _application(self, path: str) -> AsgiApp:
-        if path in VITAL_PATHS:
-            return self._vitals
-        return self._operator if path.startswith(_OPERATOR_PREFIX) else self._relay
+            await self._choose(path)(scope, receive, reply.send)
 
 
 class _Reply:

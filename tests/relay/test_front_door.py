@@ -12,7 +12,7 @@ from proxy.core.access import AccessPolicy, ApiKey
 from proxy.core.errors import InvalidRequest, QueueFull
 from proxy.core.keyring import Keyring
 from proxy.http1.asgi import AsgiApp, Message, Receive, Send
-from proxy.web.front_door import FrontDoor
+from proxy.relay.front_door import FrontDoor
 from tests.http1.asgi_client import Field, Reply, ask, scope_of
 from tests.http1.guarded import guarded, respond
 from tests.promises.wire import wire
@@ -38,29 +38,8 @@ def door(
     policy = AccessPolicy(
         keyring=Keyring(keys), cors_origins=frozenset(each.decode() for each in origins)
     )
-    return FrontDoor(
-        policy, vitals=named("vitals"), operator=named("operator"), relay=relay or named("relay")
-    )
-
-
-@pytest.mark.parametrize(
-    ("path", "who"),
-    [
-        ("/health", b"vitals"),
-        ("/v1/health", b"vitals"),
-        ("/livez", b"vitals"),
-        ("/readyz", b"vitals"),
-        ("/proxy/logs", b"operator"),
-        ("/proxy/", b"operator"),
-        ("/proxy", b"relay"),
-        ("/", b"relay"),
-        ("/v1/chat/completions", b"relay"),
-        ("/health/", b"relay"),
-    ],
-)
-async def test_path_decides_who_answers(path: str, who: bytes) -> None:
-    """What is not ours is llama-server's."""
-    assert (await ask(door(), scope_of(path=path))).body == who
+    answers = relay or named("relay")
+    return FrontDoor(policy, lambda _: answers)
 
 
 # -- identity --------------------------------------------------------------------------------------

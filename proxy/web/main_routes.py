@@ -1,0 +1,34 @@
+"""Who answers which path on the main listener.
+
+Owns the order in which our own paths are looked for; what is none of ours is llama-server's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.http1.asgi import AsgiApp
+from proxy.web.vitals import PATHS as VITAL_PATHS
+
+_OPERATOR_PREFIX = "/proxy/"
+
+
+@dataclass(frozen=True, slots=True)
+class MainRoutes:
+    """The applications of the main listener.
+
+    Attributes:
+        vitals: Answers `/health` and its like.
+        operator: Answers `/proxy/...`.
+        relay: Answers everything else.
+    """
+
+    vitals: AsgiApp
+    operator: AsgiApp
+    relay: AsgiApp
+
+    def choose(self, path: str) -> AsgiApp:
+        """Return who answers `path`."""
+        if path in VITAL_PATHS:
+            return self.vitals
+        return self.operator if path.startswith(_OPERATOR_PREFIX) else self.relay

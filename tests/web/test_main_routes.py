@@ -1,0 +1,42 @@
+"""Who answers which path on the main listener."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.http1.asgi import AsgiApp, Message, Receive, Send
+from proxy.web.main_routes import MainRoutes
+from tests.http1.asgi_client import ask, scope_of
+from tests.http1.guarded import respond
+
+
+def named(name: str) -> AsgiApp:
+    """Return an application that answers its name."""
+
+    async def app(_scope: Message, _receive: Receive, send: Send) -> None:
+        await respond(send, name.encode())
+
+    return app
+
+
+ROUTES = MainRoutes(vitals=named("vitals"), operator=named("operator"), relay=named("relay"))
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        ("/health", b"vitals"),
+        ("/v1/health", b"vitals"),
+        ("/livez", b"vitals"),
+        ("/readyz", b"vitals"),
+        ("/proxy/logs", b"operator"),
+        ("/proxy/", b"operator"),
+        ("/proxy", b"relay"),
+        ("/", b"relay"),
+        ("/v1/chat/completions", b"relay"),
+        ("/health/", b"relay"),
+    ],
+)
+async def test_path_decides_who_answers(path: str, who: bytes) -> None:
+    """What is not ours is llama-server's."""
+    assert (await ask(ROUTES.choose(path), scope_of(path=path))).body == who
