@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import trio
 
 from proxy.core.admission import retry_after_s
-from proxy.core.causes import EndCause
+from proxy.core.causes import EndCause, Phase
 from proxy.core.errors import (
     EngineError,
     HttpError,
@@ -150,8 +150,12 @@ class Backend:
         await engine.restart()
 
     def shut_down(self) -> None:
-        """Refuse what comes and what waits from now on; what holds a permit goes on."""
+        """Refuse what comes and end what waits from now on; what holds a permit goes on."""
         self._shutting_down = True
+        # Before the gates close: that would be a refusal, which counts as an answer.
+        self.exchanges.end_all(
+            EndCause.SHUTTING_DOWN, only=lambda exchange: exchange.phase is Phase.QUEUED
+        )
         self._engine_changed()
 
     def gate_for(self, *, gated: bool, model: str | None) -> Gate:
