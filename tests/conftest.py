@@ -26,6 +26,7 @@ from tests.left_behind import Leftovers
 
 # A cold start takes two seconds on a busy two-core machine.
 START_S = 30
+SERVE = ("-m", "proxy", "serve", "--port", "0", "--fast-port", "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     ready = folder / "ready.json"
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "proxy", "serve", "--port", "0", "--ready-file", str(ready)],
+        [sys.executable, *SERVE, "--ready-file", str(ready)],
         stdout=log,
         stderr=log,
         start_new_session=True,

@@ -119,7 +119,16 @@ async def test_installed_wheel_started_serves_the_demo_model_and_stops(
     ready_file = tmp_path / "ready.json"
     cwd = tmp_path / "cwd"
     cwd.mkdir()
-    argv = [str(installed.command), "serve", "--port", "0", "--llama-server", "embedded"]
+    argv = [
+        str(installed.command),
+        "serve",
+        "--port",
+        "0",
+        "--fast-port",
+        "0",
+        "--llama-server",
+        "embedded",
+    ]
     with running([*argv, "--ready-file", str(ready_file)], cwd) as process:
         ready = await wait_ready(ready_file, process)
         reply = await trio.to_thread.run_sync(chat, ready["url"])

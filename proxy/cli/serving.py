@@ -16,7 +16,8 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,15 +60,35 @@ def run(config: Config) -> int:
 
 def _run(config: Config) -> int:
     ready_file = notice.ReadyFile(config.ready_file)
-    sockets = proxy.bind_sockets(config.hosts, config.port)
-    try:
+    with ExitStack() as bound:
+        sockets = _Sockets.bind(config, bound)
         # Not before: with the port taken, the ready file may be that of who has it.
         ready_file.clear()
+        bound.callback(ready_file.remove)
         return trio.run(_serve, config, sockets, ready_file)
-    finally:
-        ready_file.remove()
-        for each in sockets:
-            each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Sockets:
+    """What is listened on, bound before anything is launched."""
+
+    main: list[socket.socket]
+    fast: list[socket.socket]
+
+    @classmethod
+    def bind(cls, config: Config, stack: ExitStack) -> _Sockets:
+        main = proxy.bind_sockets(config.hosts, config.port)
+        _close_with(stack, main)
+        fast: list[socket.socket] = []
+        if not config.no_fast_path:
+            fast = proxy.bind_sockets(config.hosts, config.fast_port, option="--fast-port")
+        _close_with(stack, fast)
+        return cls(main, fast)
+
+
+def _close_with(stack: ExitStack, sockets: list[socket.socket]) -> None:
+    for each in sockets:
+        stack.callback(each.close)
 
 
 class _Signals:
@@ -97,7 +118,7 @@ class _Signals:
             self.loading.cancel()
 
 
-async def _serve(config: Config, sockets: list[socket.socket], ready_file: notice.ReadyFile) -> int:
+async def _serve(config: Config, sockets: _Sockets, ready_file: notice.ReadyFile) -> int:
     signals = _Signals()
     async with trio.open_nursery() as nursery:
         await nursery.start(signals.watch)
@@ -109,7 +130,7 @@ async def _serve(config: Config, sockets: list[socket.socket], ready_file: notic
 
 async def _serve_until_asked(
     config: Config,
-    sockets: list[socket.socket],
+    sockets: _Sockets,
     ready_file: notice.ReadyFile,
     signals: _Signals,
 ) -> None:
@@ -144,11 +165,15 @@ def _open_engine(config: Config) -> AbstractAsyncContextManager[Engine]:
 
 
 def _open_proxy(
-    config: Config, engine: Engine, sockets: list[socket.socket]
+    config: Config, engine: Engine, sockets: _Sockets
 ) -> AbstractAsyncContextManager[proxy.ProxyServer]:
     return proxy.open_proxy(
         engine,
-        sockets=sockets,
+        sockets=sockets.main,
+        fast_sockets=sockets.fast,
+        fast_public_url=config.fast_public_url,
+        token_ttl_s=config.token_ttl_s,
+        token_lease_s=config.token_lease_s,
         api_keys=config.api_keys,
         cors_origins=config.cors_origins,
         allowed_hosts=config.allowed_hosts,

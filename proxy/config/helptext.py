@@ -25,19 +25,30 @@ Exit status: 0 stopped as asked, 2 usage or configuration, 3 llama-server is mis
 
 def render_help() -> str:
     """Return the whole help text of `serve`, without a final newline."""
-    # Imported here: only --help needs it.
-    from textwrap import fill
-
     parts = [_HEAD]
     for group, options in groupby(OPTIONS, key=lambda option: option.group):
         parts.append(f"{group}:")
         for option in options:
             parts.append(f"  {_spelling(option)}")
             text = f"{option.help} {_remarks(option)}"
-            parts.append(fill(text, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT))
+            parts.append(_filled(text))
         parts.append("")
     parts += ["Help:", "  -h, --help", f"{_INDENT}Show this and exit.", "", _TAIL]
     return "\n".join(parts)
+
+
+def _filled(text: str) -> str:
+    # Imported here: only --help needs it.
+    from textwrap import fill
+
+    # A flag is not broken in two at one of its hyphens.
+    return fill(
+        text,
+        _WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=_INDENT,
+        break_on_hyphens=False,
+    )
 
 
 def _spelling(option: Option) -> str:

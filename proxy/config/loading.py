@@ -38,11 +38,16 @@ class Config:
     slots: int | None
     hosts: tuple[str, ...]
     port: int
+    fast_port: int
+    no_fast_path: bool
+    fast_public_url: str | None
     certfile: str | None
     keyfile: str | None
     api_keys: tuple[ApiKey, ...] = field(repr=False)
     cors_origins: tuple[str, ...]
     allowed_hosts: tuple[str, ...]
+    token_ttl_s: float
+    token_lease_s: float
     max_queue: int
     queue_timeout_s: float
     send_timeout_s: float

@@ -69,8 +69,14 @@ class Option:
 
     @property
     def is_switch(self) -> bool:
-        """Return whether the flag stands alone; then `--no-...` turns it off."""
+        """Return whether the flag stands alone; then its `negation` turns it off."""
         return self.kind is SWITCH
+
+    @property
+    def negation(self) -> str:
+        """Return the flag that turns a switch off: `--no-via` for `--via`, and the other way."""
+        bare = self.name.removeprefix("no-")
+        return f"--{bare}" if bare != self.name else f"--no-{bare}"
 
     def describe_default(self) -> str:
         """Return the default in words, `none` where there is none."""
@@ -153,6 +159,23 @@ OPTIONS: tuple[Option, ...] = (
         default=8080,
     ),
     Option(
+        "fast-port", _LISTENING, whole(0, 65535), "PORT",
+        "The port of the fast path, on the same addresses; 0 takes any free one. Not with"
+        " --no-fast-path.",
+        default=8081,
+    ),
+    Option(
+        "no-fast-path", _LISTENING, SWITCH, "",
+        "Do without the fast path, the lean second listener for streams.",
+        default=False,
+    ),
+    Option(
+        "fast-public-url", _LISTENING, URL, "URL",
+        "The base URL under which clients reach the fast path, where that is not the host that they"
+        " reach the proxy by, with --fast-port: behind another proxy, say.",
+        default_text="the host of the request, with --fast-port",
+    ),
+    Option(
         "certfile", _LISTENING, PATH, "FILE",
         "The TLS certificate chain, in PEM. Needs --keyfile.",
     ),
@@ -182,6 +205,17 @@ OPTIONS: tuple[Option, ...] = (
         "A name under which clients may address the proxy beside the loopback names; requests for"
         " others get 421. * allows any.",
         default=(), default_text="none without API keys, any with them", repeatable=True,
+    ),
+    Option(
+        "token-ttl-s", _ACCESS, seconds(1, 3600), "SECONDS",
+        "How long a one-time stream token may wait to be used, where its maker does not say.",
+        default=10.0,
+    ),
+    Option(
+        "token-lease-s", _ACCESS, seconds(0, 7 * _DAY_S), "SECONDS",
+        "How long the stream that a stream token opened may go on, where its maker does not say; 0"
+        " sets no limit.",
+        default=600.0,
     ),
     Option(
         "max-queue", _LIMITS, whole(0, 100_000), "N",

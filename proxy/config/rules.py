@@ -17,6 +17,8 @@ _EXCLUSIONS = (
     ("upstream-url", "router", "that llama-server is launched by somebody else"),
     ("upstream-url", "llama-server", "no llama-server is launched then"),
     ("upstream-url", "exit-on-failed", "no llama-server is launched then"),
+    ("no-fast-path", "fast-port", "there is no second listener then"),
+    ("no-fast-path", "fast-public-url", "there is no second listener then"),
 )
 # (option, the one it needs).
 _NEEDS = (

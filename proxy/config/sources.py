@@ -16,7 +16,7 @@ from proxy.core.errors import ConfigError
 
 _FLAGS = {option.flag: option for option in OPTIONS}
 _SHORT_FLAGS = {option.short: option for option in OPTIONS if option.short}
-_NEGATED_FLAGS = {f"--no-{option.name}": option for option in OPTIONS if option.is_switch}
+_NEGATED_FLAGS = {option.negation: option for option in OPTIONS if option.is_switch}
 _ALL_FLAGS = _FLAGS | _SHORT_FLAGS | _NEGATED_FLAGS
 _VARIABLES = {option.variable: option for option in OPTIONS}
 # Long enough for any sane value, short enough for one line.

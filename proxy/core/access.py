@@ -31,7 +31,13 @@ from proxy.core.errors import (
     PermissionDenied,
 )
 from proxy.core.hosts import host_name, is_loopback_address, is_loopback_name, split_host
-from proxy.core.keyring import ApiKey, Keyring, parse_key_file, presents_key
+from proxy.core.keyring import (
+    ApiKey,
+    Keyring,
+    parse_key_file,
+    presents_key,
+    presents_stream_token,
+)
 from proxy.core.pages import (
     HeadFields,
     Page,
@@ -77,6 +83,10 @@ _FOREIGN_PAGE = (
     " and the page's origin."
 )
 _KEY_MISSING = "An API key is needed: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+_KEY_OR_TOKEN_MISSING = (
+    "A stream token is needed, as `X-Stream-Token: TOKEN`, or an API key, as `Authorization: Bearer"
+    " KEY` or `x-api-key: KEY`."
+)
 _KEY_UNKNOWN = "The API key is not one that this server knows."
 _NOT_AN_ADMIN = "This API key may not use the operator's routes; they need an admin key."
 _BAD_HOST = "The Host header must be one host with an optional port."
@@ -93,6 +103,9 @@ class AccessPolicy:
         cors_origins: Origins whose pages may use the server, exactly as browsers write them.
         cors_by_upstream: Origins and CORS are llama-server's: neither checked nor answered here.
         public_paths: Paths whose GET needs no key.
+        sister_ports: Ports of ours on the same host: pages that are served there are our own, and
+            have to be told by CORS that they may read.
+        takes_stream_tokens: A stream token stands for a key; whoever answers has to redeem it.
     """
 
     keyring: Keyring
@@ -100,6 +113,8 @@ class AccessPolicy:
     cors_origins: frozenset[str] = frozenset()
     cors_by_upstream: bool = False
     public_paths: frozenset[str] = PUBLIC_PATHS
+    sister_ports: frozenset[int] = frozenset()
+    takes_stream_tokens: bool = False
 
     def __post_init__(self) -> None:
         hosts = frozenset(host_name(host) for host in self.allowed_hosts)
@@ -148,8 +163,16 @@ def decide(
     if policy.cors_by_upstream:
         page, cors = Page.NONE, []
     else:
-        page = page_of(fields, method=method, secure=secure, listed=policy.cors_origins)
-        cors = cors_headers(page, fields, listed=policy.cors_origins)
+        page = page_of(
+            fields,
+            method=method,
+            secure=secure,
+            listed=policy.cors_origins,
+            sister_ports=policy.sister_ports,
+        )
+        cors = cors_headers(
+            page, fields, any_listed=bool(policy.cors_origins or policy.sister_ports)
+        )
     try:
         _check_host(policy, fields)
         if is_preflight(method, fields):
@@ -197,14 +220,22 @@ def _principal(
     keyring = policy.keyring
     if not keyring.required:
         return None
+    if policy.takes_stream_tokens and presents_stream_token(headers):
+        return None
     key = keyring.identify(headers)
     if method in ("GET", "HEAD") and (path in policy.public_paths or _WEB_UI.fullmatch(path)):
         return key
     if key is None:
-        raise AuthenticationFailed(_KEY_UNKNOWN if presents_key(headers) else _KEY_MISSING)
+        raise AuthenticationFailed(_why_no_key(policy, headers))
     if keyring.any_admin and not key.admin and _is_operators(path):
         raise PermissionDenied(_NOT_AN_ADMIN)
     return key
+
+
+def _why_no_key(policy: AccessPolicy, headers: Sequence[Field]) -> str:
+    if presents_key(headers):
+        return _KEY_UNKNOWN
+    return _KEY_OR_TOKEN_MISSING if policy.takes_stream_tokens else _KEY_MISSING
 
 
 def _is_operators(path: str) -> bool:

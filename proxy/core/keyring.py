@@ -24,6 +24,9 @@ _NAME = re.compile(r"[ -~]{1,64}")
 _BEARER = re.compile(rb"bearer +(?P<key>[!-~]+)[ \t]*", re.IGNORECASE)
 _MOST_PARTS = 3
 
+STREAM_TOKEN_FIELD = b"x-stream-token"
+"""The field that carries a one-time stream token, in lower case."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -150,6 +153,11 @@ class Keyring:
 def presents_key(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     """Tell whether a request carries something in the place of a key."""
     return bool(_presented(headers))
+
+
+def presents_stream_token(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request carries something in the place of a stream token."""
+    return any(name.lower() == STREAM_TOKEN_FIELD for name, _ in headers)
 
 
 def _presented(headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:

@@ -65,7 +65,14 @@ class HeadFields:
         return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
-def page_of(fields: HeadFields, *, method: str, secure: bool, listed: Collection[str]) -> Page:
+def page_of(
+    fields: HeadFields,
+    *,
+    method: str,
+    secure: bool,
+    listed: Collection[str],
+    sister_ports: Collection[int] = (),
+) -> Page:
     """Return which page a request comes from.
 
     Args:
@@ -73,12 +80,14 @@ def page_of(fields: HeadFields, *, method: str, secure: bool, listed: Collection
         method: The request's.
         secure: The connection to us is TLS.
         listed: The origins that the operator allows, exactly as browsers write them.
+        sister_ports: Ports on which we serve pages beside the one that was asked; their pages are
+            as good as listed ones.
     """
     site = fields.text(b"sec-fetch-site")
     if b"origin" not in fields:
         return Page.FOREIGN if _is_embedded_elsewhere(fields, site, method) else Page.NONE
     origin = fields.text(b"origin")
-    if origin in listed:
+    if origin in listed or _is_sisters(origin, fields.text(b"host"), secure, sister_ports):
         return Page.LISTED
     if _is_own_origin(origin, fields.text(b"host"), site, secure):
         return Page.OWN
@@ -120,13 +129,23 @@ def _is_own_origin(origin: str, host: str, site: str, secure: bool) -> bool:
     return (asked.host, asked.port) == (own_host, own_port or default)
 
 
-def cors_headers(page: Page, fields: HeadFields, *, listed: Collection[str]) -> list[Field]:
+def _is_sisters(origin: str, host: str, secure: bool, ports: Collection[int]) -> bool:
+    """Tell whether a page asks that we served on another port of the same host."""
+    try:
+        asked = split_origin(origin)
+        own_host, _ = split_host(host)
+    except ValueError:
+        return False
+    return asked.host == own_host and asked.port in ports and (asked.scheme == "https") == secure
+
+
+def cors_headers(page: Page, fields: HeadFields, *, any_listed: bool) -> list[Field]:
     """Return what every reply to a request of `page` carries, a refusal too.
 
     Args:
         page: What `page_of` gave.
         fields: The request's.
-        listed: The origins that the operator allows.
+        any_listed: Whether there is any page that would be told more.
     """
     if page is Page.LISTED:
         origin = fields.all(b"origin")[0]
@@ -137,7 +156,7 @@ def cors_headers(page: Page, fields: HeadFields, *, listed: Collection[str]) -> 
         ]
     # Else a cache could hand a reply without the headers to a listed page (Fetch, "CORS and
     # caches").
-    return [_VARY] if listed else []
+    return [_VARY] if any_listed else []
 
 
 def is_preflight(method: str, fields: HeadFields) -> bool:

@@ -130,6 +130,9 @@ _WITH_PARAMETER = (
 
 _OTHER = Route("other")
 
+GENERATING_PATHS = frozenset(_GENERATES)
+"""The paths that answer with generated text."""
+
 _POSTED = {
     **{
         path: Route(path, generates=True, gated=True, dialect=dialect)

@@ -15,12 +15,15 @@ from proxy.core.errors import ConfigError
 BACKLOG = 1024
 
 
-def bind_sockets(hosts: str | Sequence[str], port: int) -> list[socket.socket]:
+def bind_sockets(
+    hosts: str | Sequence[str], port: int, *, option: str = "--port"
+) -> list[socket.socket]:
     """Bind listening sockets, one for each address that `hosts` stand for.
 
     Args:
         hosts: Names or addresses, IPv4 or IPv6.
         port: 0 for any free one, the same on every address.
+        option: What names the port, for the error.
 
     Raises:
         ConfigError: When an address is in use, not ours or unknown; what was bound is closed again.
@@ -31,7 +34,8 @@ def bind_sockets(hosts: str | Sequence[str], port: int) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for (family, address), host in wanted.items():
-            sockets.append(_bind(family, (*_with_port(address, sockets), *address[2:]), host))
+            where = (*_with_port(address, sockets), *address[2:])
+            sockets.append(_bind(family, where, host, option))
     except BaseException:
         for sock in sockets:
             sock.close()
@@ -52,7 +56,7 @@ def _with_port(address: tuple[str, int], bound: list[socket.socket]) -> tuple[st
     return address[0], address[1] or (bound[0].getsockname()[1] if bound else 0)
 
 
-def _bind(family: int, address: tuple[str, int], host: str) -> socket.socket:
+def _bind(family: int, address: tuple[str, int], host: str, option: str) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -65,6 +69,6 @@ def _bind(family: int, address: tuple[str, int], host: str) -> socket.socket:
         sock.close()
         raise ConfigError(
             f"Cannot listen on {host} port {address[1]}: {error.strerror}."
-            " Choose another with --port, or 0 for any free one."
+            f" Choose another with {option}, or 0 for any free one."
         ) from error
     return sock

@@ -9,11 +9,12 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
 from proxy.core.access import AccessPolicy, ApiKey, Keyring
+from proxy.core.fast_reach import FastReach
 from proxy.core.framing import Limits
 from proxy.http1.asgi import AsgiApp
 from proxy.http1.connection import ConnectionLimits, ServerContext
@@ -22,8 +23,10 @@ from proxy.relay.front_door import FrontDoor
 from proxy.relay.relay import Relay
 from proxy.relay.settings import RelaySettings
 from proxy.runtime.backend import Backend
+from proxy.runtime.stream_tokens import StreamTokens
 from proxy.web.lazy import LazyApp
 from proxy.web.main_routes import MainRoutes
+from proxy.web.stream_tokens import TokenRoutes
 from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
 
@@ -56,23 +59,50 @@ class MainListener:
         backend: The engine with its gates.
         settings: How.
         sockets: Listening sockets; closed by the guard.
+        tokens: Makes stream tokens.
+        reach: Where the fast listener is; None when there is none.
+        token_paths: The paths that a stream token may be for.
+
+    Attributes:
+        relay: Carries requests, for the fast listener too.
+        limits: What each connection may take.
+        policy_beside: Who may use the fast listener: as here, with a stream token too, and pages
+            that were served here.
     """
 
     def __init__(
-        self, backend: Backend, settings: Settings, sockets: Sequence[socket.socket]
+        self,
+        backend: Backend,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        *,
+        tokens: StreamTokens,
+        reach: FastReach | None,
+        token_paths: frozenset[str],
     ) -> None:
         self._backend = backend
         self._operator = LazyApp(self._make_operator)
-        policy = _access_policy(settings, [sock.getsockname()[0] for sock in sockets])
+        addresses = [sock.getsockname() for sock in sockets]
+        policy = _access_policy(settings, [address[0] for address in addresses])
+        self.policy_beside = replace(
+            policy,
+            public_paths=frozenset(),
+            sister_ports=frozenset(address[1] for address in addresses),
+            takes_stream_tokens=True,
+        )
+        self.relay = Relay(backend, _relay_settings(settings))
         routes = MainRoutes(
             vitals=Vitals(backend),
             operator=self._operator,
-            relay=Relay(backend, _relay_settings(settings)),
+            tokens=TokenRoutes(
+                tokens, reach, paths=token_paths, any_admin=policy.keyring.any_admin
+            ),
+            relay=self.relay,
         )
         app = FrontDoor(policy, routes.choose)
-        limits = ConnectionLimits(Limits(max_body=settings.max_body))
+        self.limits = ConnectionLimits(Limits(max_body=settings.max_body))
         self.guard = Guard(
-            ServerContext(app, limits),
+            ServerContext(app, self.limits),
             sockets,
             send_timeout_s=settings.send_timeout_s,
             tls=settings.tls,

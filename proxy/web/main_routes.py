@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.http1.asgi import AsgiApp
+from proxy.web.stream_tokens import STREAM_URL_PATH, TOKENS_PATH
 from proxy.web.vitals import PATHS as VITAL_PATHS
 
 _OPERATOR_PREFIX = "/proxy/"
@@ -20,15 +21,19 @@ class MainRoutes:
     Attributes:
         vitals: Answers `/health` and its like.
         operator: Answers `/proxy/...`.
+        tokens: Answers where the fast path is, and makes tokens for it.
         relay: Answers everything else.
     """
 
     vitals: AsgiApp
     operator: AsgiApp
+    tokens: AsgiApp
     relay: AsgiApp
 
     def choose(self, path: str) -> AsgiApp:
         """Return who answers `path`."""
         if path in VITAL_PATHS:
             return self.vitals
+        if path in (STREAM_URL_PATH, TOKENS_PATH) or path.startswith(f"{TOKENS_PATH}/"):
+            return self.tokens
         return self.operator if path.startswith(_OPERATOR_PREFIX) else self.relay

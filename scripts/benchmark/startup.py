@@ -65,7 +65,7 @@ def _engine_arguments(port: int) -> list[str]:
 
 
 def _proxy_arguments(port: int) -> list[str]:
-    return ["-m", "proxy", "serve", "--port", str(port), "--llama-server", "embedded"]
+    return ["-m", "proxy", "serve", "--port", str(port), "--fast-port", "0", "--llama-server", "embedded"]
 
 
 def _time_start(

@@ -19,7 +19,12 @@ def named(name: str) -> AsgiApp:
     return app
 
 
-ROUTES = MainRoutes(vitals=named("vitals"), operator=named("operator"), relay=named("relay"))
+ROUTES = MainRoutes(
+    vitals=named("vitals"),
+    operator=named("operator"),
+    tokens=named("tokens"),
+    relay=named("relay"),
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,11 @@ ROUTES = MainRoutes(vitals=named("vitals"), operator=named("operator"), relay=na
         ("/readyz", b"vitals"),
         ("/proxy/logs", b"operator"),
         ("/proxy/", b"operator"),
+        ("/api/inference/stream-url", b"tokens"),
+        ("/v1/stream-tokens", b"tokens"),
+        ("/v1/stream-tokens/x", b"tokens"),
+        ("/v1/stream-tokensx", b"relay"),
+        ("/stream", b"relay"),
         ("/proxy", b"relay"),
         ("/", b"relay"),
         ("/v1/chat/completions", b"relay"),

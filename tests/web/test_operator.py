@@ -40,7 +40,9 @@ async def operated(
     assert isinstance(app, QuartTrio)
     if response_timeout_s is not None:
         app.config["RESPONSE_TIMEOUT"] = response_timeout_s
-    routes = MainRoutes(vitals=Vitals(backend), operator=cast(AsgiApp, app), relay=echo)
+    routes = MainRoutes(
+        vitals=Vitals(backend), operator=cast(AsgiApp, app), tokens=echo, relay=echo
+    )
     door = FrontDoor(AccessPolicy(keyring=Keyring(())), routes.choose)
     async with guarded(door) as server, trio.open_nursery() as nursery:
         nursery.start_soon(backend.run)

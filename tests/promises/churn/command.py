@@ -194,7 +194,16 @@ async def churned_proxy() -> AsyncIterator[ChurnedProxy]:
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
-    options = ("--port", "0", "--ready-file", str(folder / _READY_FILE), "--log-level", "warning")
+    options = (
+        "--port",
+        "0",
+        "--fast-port",
+        "0",
+        "--ready-file",
+        str(folder / _READY_FILE),
+        "--log-level",
+        "warning",
+    )
     with (folder / _LOG).open("wb") as log:
         return subprocess.Popen(
             argv_of("serve", *options, *_OPTIONS, "--", *_ENGINE_OPTIONS),
