@@ -14,14 +14,21 @@ Routes, beside `/health`, `/props`, `/slots`, `/v1/models`:
                                         body says {"stream": true}. The query string says how:
         events=N        number of tokens (default 5)
         pace_s=F        time between two events (default 0)
-        first_s=F       time before the first one, in which the slot is busy, as in prefill (default
-        0) padding=N       so many more bytes in each event (default 0)
-        end=clean|no_done|cut|mid_chunk|reset|hang|crash    what follows the last event (default
-                        clean): clean ends as llama-server does; no_done leaves `[DONE]` out; cut
-                        closes the connection without the last chunk; mid_chunk closes it inside a
-                        chunk; reset sends RST; hang sends nothing more; crash ends the process with
-                        code 139
+        first_s=F       time before the head, in which the slot is busy, as in prefill (default 0)
+        progress=N      number of progress events before the first token (default 0)
+        padding=N       so many more bytes in each event (default 0)
+        end=clean|no_done|cut|mid_chunk|reset|stall|hang|crash    what follows the last event
+                        (default clean): clean ends as llama-server does; no_done leaves `[DONE]`
+                        out; cut closes the connection without the last chunk; mid_chunk closes it
+                        inside a chunk; reset sends RST; stall sends nothing more, and looks whether
+                        the client is still there; hang does not even look; crash ends the process
+                        with code 139
         status=N        answer N with an error in llama-server's shape instead
+        name=NAME       be known by this name to the next two
+    POST /fake/end?name=NAME&end=...    end the reply of this name so, wherever it is: it is known
+                                        as long as it waits between two events
+    GET /fake/stage?name=NAME           {"stage"}: of this name, `head`, `progress` or `tokens` is
+                                        what is to be sent next; null before
     ANY /fake/echo      what has arrived, as JSON: method, target, headers (pairs), body
     GET /fake/bytes?n=N&chunk=N&length=1    n bytes, chunked, or with Content-Length if length=1
     GET /fake/state     {"pid", "busy", "disconnects", "requests": [[method, target], ...]}
@@ -46,11 +53,16 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
 from urllib.parse import parse_qs, urlsplit
+
+# Longer than any test.
+STALL_S = 3600.0
+# How soon a reply with a name is ended when somebody asks for it.
+LOOK_AGAIN_S = 0.005
 
 GENERATION_ROUTES = (
     "/completion",
@@ -146,6 +158,9 @@ class Server(ThreadingMixIn, TCPServer):
         self.hanging = threading.Event()
         self.lock = threading.Lock()
         self.slots = [False] * (options.fake_slots or 4)
+        # Of the replies that have a name: what they are about to send, and how they are to end.
+        self.stages: dict[str, str] = {}
+        self.ends: dict[str, str] = {}
         self.disconnects = 0
         self.healths = 0
         self.requests: list[tuple[str, str]] = []
@@ -180,6 +195,10 @@ class Server(ThreadingMixIn, TCPServer):
         finally:
             with self.lock:
                 self.slots[free] = False
+
+
+class EndAsked(Exception):
+    """Somebody asked for the end of this reply."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -258,6 +277,11 @@ class Handler(BaseHTTPRequestHandler):
                     "body": self.body.decode("latin-1"),
                 }
             )
+        elif command == "end":
+            server.ends[self.query["name"]] = self.query["end"]
+            self.answer({})
+        elif command == "stage":
+            self.answer({"stage": server.stages.get(self.query["name"])})
         elif command == "bytes":
             self.send_bytes(int(self.query["n"]), int(self.query.get("chunk", "65536")))
         elif command == "state":
@@ -344,12 +368,25 @@ class Handler(BaseHTTPRequestHandler):
             return
         count = int(self.query.get("events", "5"))
         with self.server.slot():
-            if not self.idle(float(self.query.get("first_s", "0"))):
-                return
-            if asked.get("stream"):
-                self.stream(count)
-            elif self.idle(float(self.query.get("pace_s", "0")) * count):
-                self.answer(self.whole(count))
+            try:
+                self.generate_in_slot(count, stream=bool(asked.get("stream")))
+            except EndAsked:
+                self.end_stream(self.server.ends.pop(self.query["name"]))
+
+    def generate_in_slot(self, count: int, *, stream: bool) -> None:
+        """Answer a generation route that has its slot."""
+        self.enter("head")
+        if not self.idle(float(self.query.get("first_s", "0"))):
+            return
+        if stream:
+            self.stream(count)
+        elif self.idle(float(self.query.get("pace_s", "0")) * count):
+            self.answer(self.whole(count))
+
+    def enter(self, stage: str) -> None:
+        """Note what this reply is about to send."""
+        if "name" in self.query:
+            self.server.stages[self.query["name"]] = stage
 
     def whole(self, count: int) -> dict[str, object]:
         """Return a reply that is not streamed."""
@@ -370,14 +407,26 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        pace_s = float(self.query.get("pace_s", "0"))
         padding = "x" * int(self.query.get("padding", "0"))
-        for number in range(count):
-            if number and not self.idle(pace_s):
-                return
-            if not self.send_event(self.delta(f"t{number} " + padding, None)):
-                return
-        self.end_stream(self.query.get("end", "clean"))
+        steps = int(self.query.get("progress", "0"))
+        progress = (self.progress(number, steps) for number in range(steps))
+        tokens = (self.delta(f"t{number} " + padding, None) for number in range(count))
+        if self.send_paced("progress", progress) and self.send_paced("tokens", tokens):
+            self.end_stream(self.query.get("end", "clean"))
+
+    def send_paced(self, stage: str, events: Iterable[object]) -> bool:
+        """Send events with the pace between them; return whether the client is still there."""
+        self.enter(stage)
+        pace_s = float(self.query.get("pace_s", "0"))
+        for number, event in enumerate(events):
+            if (number and not self.idle(pace_s)) or not self.send_event(event):
+                return False
+        return True
+
+    def progress(self, processed: int, total: int) -> dict[str, object]:
+        """Return a progress event's object, of the shape of the route."""
+        found = {"total": total, "cache": 0, "processed": processed, "time_ms": 1}
+        return {**self.delta("", None), "prompt_progress": found}
 
     def delta(self, text: str, finish: str | None) -> dict[str, object]:
         """Return one event's object, of the shape of the route."""
@@ -396,6 +445,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if how == "crash":
             die(139)
+        if how == "stall":
+            self.idle(STALL_S)
         if how == "hang":
             threading.Event().wait()
         if how == "mid_chunk":
@@ -407,7 +458,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_event(self, value: object) -> bool:
         """Send an event; return whether the client is still there."""
-        return self.send_chunk(b"data: " + json.dumps(value).encode() + b"\n\n")
+        # As compact as llama-server writes them.
+        data = json.dumps(value, separators=(",", ":")).encode()
+        return self.send_chunk(b"data: " + data + b"\n\n")
 
     def send_chunk(self, data: bytes) -> bool:
         """Send a chunk; return whether the client is still there."""
@@ -423,7 +476,13 @@ class Handler(BaseHTTPRequestHandler):
         deadline = time.monotonic() + duration_s
         while True:
             left = max(0.0, deadline - time.monotonic())
-            readable, _, _ = select.select([self.connection], [], [], left)
+            named = self.query.get("name")
+            if named in self.server.ends:
+                raise EndAsked
+            patience_s = left if named is None else min(left, LOOK_AGAIN_S)
+            readable, _, _ = select.select([self.connection], [], [], patience_s)
+            if not readable and patience_s < left:
+                continue
             if not readable:
                 return True
             try:

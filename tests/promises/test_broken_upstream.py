@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 
@@ -14,43 +13,29 @@ from proxy.core.lifecycle import EngineState
 from tests.conftest import Running
 from tests.fakes.engines import fake_engine, nothing_left, wait_state
 from tests.fakes.engines import running as fake_running
-from tests.promises.observe import until, wait_busy
+from tests.promises.listeners import Listener
+from tests.promises.observe import leaves_nothing, until, wait_busy
+from tests.promises.replies import CHUNKED_END, last_error
 from tests.promises.wire import wire
 
-CHAT = "/v1/chat/completions"
 STREAM = {"messages": [{"role": "user", "content": "Go on."}], "stream": True}
 ENDLESS = {**STREAM, "ignore_eos": True, "max_tokens": 30000}
 WHOLE = {**STREAM, "stream": False}
-CHUNKED_END = b"\r\n0\r\n\r\n"
-
-
-def last_event(received: bytes) -> str:
-    """Return the last event of a chunked event stream."""
-    return received.removesuffix(CHUNKED_END).strip().rsplit(b"\r\n", 1)[-1].decode()
-
-
-def last_error(received: bytes) -> dict[str, object]:
-    """Return the error of an OpenAI stream's last event."""
-    found: dict[str, object] = json.loads(last_event(received).removeprefix("data: "))["error"]
-    return found
 
 
 @pytest.mark.parametrize("end", ["cut", "mid_chunk", "reset"])
-async def test_stream_that_breaks_ends_with_an_error_event(end: str) -> None:
+async def test_stream_that_breaks_ends_with_an_error_event(listener: Listener, end: str) -> None:
     """The stream is well-formed to its end, its last event names the cause, `[DONE]` is missing."""
     with nothing_left():
         async with (
             fake_running(fake_engine()) as engine,
             proxy.open_proxy(engine, port=0) as server,
-            wire(server.port) as client,
+            leaves_nothing(server),
+            listener.wire(server) as client,
         ):
-            await client.post(f"{CHAT}?events=3&end={end}", STREAM, "Connection: close")
-            received = await client.read_to_end()
-            error = last_error(received)
+            await client.post(f"{listener.chat}?events=3&end={end}", STREAM, "Connection: close")
+            error = last_error(await client.read_to_end())
             assert (error["code"], error["type"]) == (502, "upstream_error")
-            assert received.endswith(CHUNKED_END)
-            assert b"[DONE]" not in received
-            await until(lambda: server.in_flight == 0)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +47,14 @@ async def test_stream_that_breaks_ends_with_an_error_event(end: str) -> None:
         ("/v1/completions", 'data: {"error"'),
     ],
 )
-async def test_error_event_speaks_the_dialect_of_its_route(path: str, begins: str) -> None:
+async def test_error_event_speaks_the_dialect_of_its_route(
+    listener: Listener, path: str, begins: str
+) -> None:
     """Each client library finds the error where it looks for it."""
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0) as server,
-        wire(server.port) as client,
+        listener.wire(server) as client,
     ):
         await client.post(f"{path}?events=3&end=cut", STREAM, "Connection: close")
         received = (await client.read_to_end()).decode()
@@ -89,14 +76,14 @@ async def test_whole_answer_that_breaks_in_its_body_is_no_answer() -> None:
         assert not received.endswith(CHUNKED_END)
 
 
-async def test_upstream_that_closes_before_its_head_gives_502() -> None:
+async def test_upstream_that_closes_before_its_head_gives_502(listener: Listener) -> None:
     """The client gets an error status with our own sentence."""
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0) as server,
-        wire(server.port) as client,
+        listener.wire(server) as client,
     ):
-        await client.post(f"{CHAT}?events=0&first_s=600", WHOLE)
+        await client.post(f"{listener.chat}?events=0&first_s=600", WHOLE)
         await wait_busy(engine, 1)
         os.kill(engine.pid or 0, signal.SIGKILL)
         received = await client.read_until(b"}}")
@@ -104,38 +91,42 @@ async def test_upstream_that_closes_before_its_head_gives_502() -> None:
         assert b"signal 9 (SIGKILL)" in received
 
 
-async def test_crash_in_decode_ends_the_stream_with_its_signal(running: Running) -> None:
+async def test_crash_in_decode_ends_the_stream_with_its_signal(
+    running: Running, listener: Listener
+) -> None:
     """The error event says that llama-server crashed and how; the next request is served."""
     engine = running.engine
-    async with wire(running.port) as client:
-        await client.post(CHAT, ENDLESS, "Connection: close")
+    async with listener.wire(running.server) as client:
+        await client.post(listener.chat, ENDLESS, "Connection: close")
         await client.read_until(b'"content":"')
         os.kill(engine.pid or 0, signal.SIGKILL)
         received = await client.read_to_end()
     error = last_error(received)
     assert error["type"] == "upstream_error"
     assert "signal 9 (SIGKILL)" in str(error["message"])
-    async with wire(running.port) as client:
-        await client.post(CHAT, {**WHOLE, "max_tokens": 5})
+    async with listener.wire(running.server) as client:
+        await client.post(listener.chat, {**WHOLE, "max_tokens": 5})
         assert (await client.read_until(b'"choices"')).startswith(b"HTTP/1.1 200 OK")
     assert engine.generation == 2
 
 
-async def test_crash_leaves_who_is_queued_in_the_queue(running: Running) -> None:
+async def test_crash_leaves_who_is_queued_in_the_queue(
+    running: Running, listener: Listener
+) -> None:
     """They wait for the restart and are answered then."""
     engine = running.engine
     async with trio.open_nursery() as nursery:
 
         async def hold() -> None:
-            async with wire(running.port) as client:
-                await client.post(CHAT, ENDLESS, "Connection: close")
+            async with listener.wire(running.server) as client:
+                await client.post(listener.chat, ENDLESS, "Connection: close")
                 await client.read_to_end()
 
         for _ in range(4):
             nursery.start_soon(hold)
         await wait_busy(engine, 4)
-        async with wire(running.port) as queued:
-            await queued.post(CHAT, {**WHOLE, "max_tokens": 5})
+        async with listener.wire(running.server) as queued:
+            await queued.post(listener.chat, {**WHOLE, "max_tokens": 5})
             await until(lambda: running.server.in_flight == 5)
             os.kill(engine.pid or 0, signal.SIGSEGV)
             received = await queued.read_until(b'"choices"')
@@ -143,7 +134,7 @@ async def test_crash_leaves_who_is_queued_in_the_queue(running: Running) -> None
     assert engine.restarts == 1
 
 
-async def test_crash_loop_is_answered_with_its_reason_until_a_restart() -> None:
+async def test_crash_loop_is_answered_with_its_reason_until_a_restart(listener: Listener) -> None:
     """503 names the crashes and the last log lines; `POST /proxy/restart` serves again."""
     async with (
         fake_running(fake_engine("--fake-say", "loading /secret/place/tiny.gguf")) as engine,
@@ -154,8 +145,8 @@ async def test_crash_loop_is_answered_with_its_reason_until_a_restart() -> None:
             os.kill(engine.pid or 0, signal.SIGKILL)
             await wait_state(engine, EngineState.CRASHED, EngineState.FAILED)
         await wait_state(engine, EngineState.FAILED)
-        async with wire(server.port) as client:
-            await client.post(CHAT, WHOLE)
+        async with listener.wire(server) as client:
+            await client.post(listener.chat, WHOLE)
             received = (await client.read_until(b"]")).decode()
             assert received.startswith("HTTP/1.1 503 Service Unavailable")
             assert "llama-server has failed" in received
@@ -167,20 +158,20 @@ async def test_crash_loop_is_answered_with_its_reason_until_a_restart() -> None:
             await wait_state(engine, EngineState.READY)
             await client.get("/livez")
             await client.read_until(b"live\n")
-        async with wire(server.port) as client:
-            await client.post(f"{CHAT}?events=1", WHOLE)
+        async with listener.wire(server) as client:
+            await client.post(f"{listener.chat}?events=1", WHOLE)
             assert (await client.read_until(b"}")).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_restart_by_an_admin_ends_what_outlasts_the_drain() -> None:
+async def test_restart_by_an_admin_ends_what_outlasts_the_drain(listener: Listener) -> None:
     """What is in flight gets the drain time, and then `upstream_error`."""
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0, drain_s=0.05) as server,
-        wire(server.port) as client,
+        listener.wire(server) as client,
         wire(server.port) as admin,
     ):
-        await client.post(f"{CHAT}?events=2&end=hang", STREAM, "Connection: close")
+        await client.post(f"{listener.chat}?events=2&end=hang", STREAM, "Connection: close")
         await client.read_until(b'"content"')
         await admin.post("/proxy/restart", {})
         error = last_error(await client.read_to_end())

@@ -11,45 +11,52 @@ import proxy
 from tests.conftest import Running
 from tests.fakes.engines import fake_engine, nothing_left
 from tests.fakes.engines import running as fake_running
-from tests.promises.observe import FREE_WITHIN_S, idle_after_s, until, wait_busy
-from tests.promises.test_broken_upstream import last_error
+from tests.promises.listeners import Listener
+from tests.promises.observe import FREE_WITHIN_S, idle_after_s, leaves_nothing, until, wait_busy
+from tests.promises.replies import last_error
 from tests.promises.wire import wire
 
-CHAT = "/v1/chat/completions"
 WHOLE = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 30000}
 STREAM = {**WHOLE, "stream": True, "ignore_eos": True}
 
 
-async def test_request_over_its_deadline_gets_504() -> None:
+async def test_request_over_its_deadline_gets_504(listener: Listener) -> None:
     """`--request-timeout-s` ends the exchange before its first byte with a status."""
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0, request_timeout_s=0.1) as server,
-        wire(server.port) as client,
+        listener.wire(server) as client,
     ):
-        await client.post(f"{CHAT}?first_s=600", WHOLE)
+        await client.post(f"{listener.chat}?first_s=600", WHOLE)
         received = await client.read_until(b"}}")
         assert received.startswith(b"HTTP/1.1 504 Gateway Timeout")
         await idle_after_s(engine)
 
 
-async def test_stream_over_its_deadline_gets_an_error_event() -> None:
+async def test_stream_over_its_deadline_gets_an_error_event(listener: Listener) -> None:
     """And after its first byte with an event."""
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0, request_timeout_s=0.3) as server,
-        wire(server.port) as client,
+        listener.wire(server) as client,
     ):
-        await client.post(f"{CHAT}?events=10000&pace_s=0.02", STREAM, "Connection: close")
+        await client.post(f"{listener.chat}?events=10000&pace_s=0.02", STREAM, "Connection: close")
         error = last_error(await client.read_to_end())
         assert (error["code"], error["type"]) == (504, "timeout_error")
         await idle_after_s(engine)
 
 
-async def test_exchange_that_an_admin_cancels_ends_and_frees_its_slot(running: Running) -> None:
+async def test_exchange_that_an_admin_cancels_ends_and_frees_its_slot(
+    running: Running, listener: Listener
+) -> None:
     """`DELETE /proxy/exchanges/{id}` ends it; its client is told."""
-    async with wire(running.port) as client, wire(running.port) as admin:
-        await client.post(CHAT, STREAM, "X-Request-Id: mine", "Connection: close")
+    server = running.server
+    async with (
+        leaves_nothing(server),
+        listener.wire(server) as client,
+        wire(server.port) as admin,
+    ):
+        await client.post(listener.chat, STREAM, "X-Request-Id: mine", "Connection: close")
         await client.read_until(b'"content":"')
         await admin.get("/proxy/exchanges")
         listed = (await admin.read_until(b"]}")).split(b"\r\n\r\n", 1)[1]
@@ -61,28 +68,28 @@ async def test_exchange_that_an_admin_cancels_ends_and_frees_its_slot(running: R
         assert "administrator" in str(last_error(await client.read_to_end())["message"])
 
 
-async def test_drain_lets_a_stream_finish() -> None:
+async def test_drain_lets_a_stream_finish(listener: Listener) -> None:
     """What is in flight when the proxy is asked to stop comes to its own end."""
     with nothing_left():
         async with (
             fake_running(fake_engine()) as engine,
             proxy.open_proxy(engine, port=0) as server,
-            wire(server.port) as client,
+            listener.wire(server) as client,
         ):
-            await client.post(f"{CHAT}?events=20&pace_s=0.01", STREAM)
+            await client.post(f"{listener.chat}?events=20&pace_s=0.01", STREAM)
             await client.read_until(b'"content"')
             await server.drain()
             assert b"[DONE]" in await client.read_to_end()
 
 
-async def test_drain_ends_what_outlasts_it_with_a_typed_error() -> None:
+async def test_drain_ends_what_outlasts_it_with_a_typed_error(listener: Listener) -> None:
     """After the drain time each client left is told that the server shuts down."""
     async with fake_running(fake_engine()) as engine:
         async with (
             proxy.open_proxy(engine, port=0, drain_s=0.1) as server,
-            wire(server.port) as client,
+            listener.wire(server) as client,
         ):
-            await client.post(f"{CHAT}?events=10000&pace_s=0.02", STREAM)
+            await client.post(f"{listener.chat}?events=10000&pace_s=0.02", STREAM)
             await client.read_until(b'"content"')
             await server.drain()
             error = last_error(await client.read_to_end())
@@ -90,33 +97,35 @@ async def test_drain_ends_what_outlasts_it_with_a_typed_error() -> None:
         await idle_after_s(engine)
 
 
-async def test_drain_refuses_who_waits_in_the_queue() -> None:
+async def test_drain_refuses_who_waits_in_the_queue(listener: Listener) -> None:
     """They have not begun: they are told to go elsewhere, at once."""
     async with (
         fake_running(fake_engine("--fake-slots", "1")) as engine,
         proxy.open_proxy(engine, port=0, drain_s=0.1) as server,
-        wire(server.port) as served,
-        wire(server.port) as queued,
+        listener.wire(server) as served,
+        listener.wire(server) as queued,
     ):
-        await served.post(f"{CHAT}?first_s=600", WHOLE)
+        await served.post(f"{listener.chat}?first_s=600", WHOLE)
         await wait_busy(engine, 1)
-        await queued.post(CHAT, WHOLE)
+        await queued.post(listener.chat, WHOLE)
         await until(lambda: server.in_flight == 2)
         await server.drain()
         assert (await queued.read_to_end()).startswith(b"HTTP/1.1 503")
 
 
 @pytest.mark.parametrize("receive_buffer", [None, 4096], ids=["reads", "stalled"])
-async def test_cancelled_proxy_leaves_nothing(receive_buffer: int | None) -> None:
+async def test_cancelled_proxy_leaves_nothing(
+    listener: Listener, receive_buffer: int | None
+) -> None:
     """A hard stop ends every exchange at once, also of a client that does not read."""
     with nothing_left():
         async with fake_running(fake_engine()) as engine:
             with trio.move_on_after(20) as scope:
                 async with (
                     proxy.open_proxy(engine, port=0) as server,
-                    wire(server.port, receive_buffer=receive_buffer) as client,
+                    listener.wire(server, receive_buffer=receive_buffer) as client,
                 ):
-                    await client.post(f"{CHAT}?events=100000&padding=20000", STREAM)
+                    await client.post(f"{listener.chat}?events=100000&padding=20000", STREAM)
                     await wait_busy(engine, 1)
                     scope.cancel()
                     await trio.sleep_forever()

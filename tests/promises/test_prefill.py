@@ -10,8 +10,8 @@ import trio
 import proxy
 from tests.conftest import Running
 from tests.left_behind import Leftovers
-from tests.promises.observe import FREE_WITHIN_S, idle_after_s, until, wait_busy
-from tests.promises.wire import wire
+from tests.promises.listeners import MAIN, Listener
+from tests.promises.observe import FREE_WITHIN_S, idle_after_s, leaves_nothing, wait_busy
 
 # Some seconds of prefill in batches of 64, of which one takes a few milliseconds.
 WORDS = "The proxy waits for the engine. " * 3000
@@ -39,23 +39,24 @@ async def slow(leftovers: Leftovers) -> AsyncIterator[Running]:
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize("path", BODIES)
 async def test_client_that_leaves_in_prefill_frees_its_slot(
-    slow: Running, path: str, stream: bool
+    slow: Running, listener: Listener, path: str, stream: bool
 ) -> None:
     """Beside a decoding stream, whose events keep llama-server from looking by itself."""
-    async with wire(slow.port) as other, wire(slow.port) as client:
+    server = slow.server
+    async with listener.wire(server) as other:
         await other.post("/completion", {**ENDLESS, "prompt": "Go on.", "stream": True})
         await other.read_until(b'"content":"')
-        await client.post(path, {**ENDLESS, **BODIES[path], "stream": stream})
-        await wait_busy(slow.engine, 2)
-        assert b'"content":"' not in client.received
-        client.fin()
-        assert await idle_after_s(slow.engine, busy=1) < FREE_WITHIN_S
-        await until(lambda: slow.server.in_flight == 1)
+        async with leaves_nothing(server), listener.wire(server) as client:
+            await client.post(path, {**ENDLESS, **BODIES[path], "stream": stream})
+            await wait_busy(slow.engine, 2)
+            assert b'"content":"' not in client.received
+            client.fin()
+            assert await idle_after_s(slow.engine, busy=1) < FREE_WITHIN_S
 
 
 async def test_prefill_of_the_tests_prompt_takes_far_longer(slow: Running) -> None:
     """The other tests could fail: without the client's leaving the slot would be busy for long."""
-    async with wire(slow.port) as client:
+    async with MAIN.wire(slow.server) as client:
         started = trio.current_time()
         await client.post("/completion", {"prompt": WORDS, "n_predict": 1})
         await client.read_until(b'"content":"')

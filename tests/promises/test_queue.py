@@ -12,29 +12,28 @@ import proxy
 from proxy.relay import connecting
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
+from tests.promises.listeners import Listener
 from tests.promises.observe import until, wait_busy
-from tests.promises.wire import wire
 
-CHAT = "/v1/chat/completions"
 WHOLE = {"messages": [{"role": "user", "content": "Hello."}]}
 STREAM = {**WHOLE, "stream": True}
 ONE_SLOT = ("--fake-slots", "1")
 
 
-async def test_full_queue_is_refused_with_retry_after() -> None:
+async def test_full_queue_is_refused_with_retry_after(listener: Listener) -> None:
     """429 in our shape, at once."""
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0, max_queue=1) as server,
-        wire(server.port) as served,
-        wire(server.port) as queued,
-        wire(server.port) as refused,
+        listener.wire(server) as served,
+        listener.wire(server) as queued,
+        listener.wire(server) as refused,
     ):
-        await served.post(f"{CHAT}?first_s=600", WHOLE)
+        await served.post(f"{listener.chat}?first_s=600", WHOLE)
         await wait_busy(engine, 1)
-        await queued.post(CHAT, WHOLE)
+        await queued.post(listener.chat, WHOLE)
         await until(lambda: server.in_flight == 2)
-        await refused.post(CHAT, WHOLE)
+        await refused.post(listener.chat, WHOLE)
         received = (await refused.read_until(b"}}")).decode()
         assert received.startswith("HTTP/1.1 429 Too Many Requests")
         assert "retry-after: " in received.lower()
@@ -46,7 +45,7 @@ def in_flight(server: proxy.ProxyServer, count: int) -> bool:
     return server.in_flight == count
 
 
-async def test_queue_is_first_come_first_served() -> None:
+async def test_queue_is_first_come_first_served(listener: Listener) -> None:
     """Answers come in the order of the requests."""
     answered: list[int] = []
     async with (
@@ -56,13 +55,13 @@ async def test_queue_is_first_come_first_served() -> None:
     ):
 
         async def ask(number: int) -> None:
-            async with wire(server.port) as client:
-                await client.post(f"{CHAT}?events=1", WHOLE)
+            async with listener.wire(server) as client:
+                await client.post(f"{listener.chat}?events=1", WHOLE)
                 await client.read_until(b'"choices"')
                 answered.append(number)
 
-        async with wire(server.port) as first:
-            await first.post(f"{CHAT}?first_s=600", WHOLE)
+        async with listener.wire(server) as first:
+            await first.post(f"{listener.chat}?first_s=600", WHOLE)
             await wait_busy(engine, 1)
             for number in range(8):
                 nursery.start_soon(ask, number)
@@ -71,35 +70,37 @@ async def test_queue_is_first_come_first_served() -> None:
     assert answered == list(range(8))
 
 
-async def test_queue_timeout_gives_503_with_retry_after() -> None:
+async def test_queue_timeout_gives_503_with_retry_after(listener: Listener) -> None:
     """Who waited too long is told so, and the place is free again."""
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0, queue_timeout_s=0.1) as server,
-        wire(server.port) as served,
-        wire(server.port) as queued,
+        listener.wire(server) as served,
+        listener.wire(server) as queued,
     ):
-        await served.post(f"{CHAT}?first_s=600", WHOLE)
+        await served.post(f"{listener.chat}?first_s=600", WHOLE)
         await wait_busy(engine, 1)
-        await queued.post(CHAT, WHOLE)
+        await queued.post(listener.chat, WHOLE)
         received = (await queued.read_until(b"}}")).decode()
         assert received.startswith("HTTP/1.1 503 Service Unavailable")
         assert "retry-after: " in received.lower()
         await until(lambda: server.in_flight == 1)
 
 
-async def test_streaming_client_that_waits_gets_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_streaming_client_that_waits_gets_comments(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its position comes as event-stream comments, then the stream itself."""
     monkeypatch.setattr(connecting, "QUEUE_COMMENT_S", 0.02)
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0) as server,
-        wire(server.port) as served,
-        wire(server.port) as queued,
+        listener.wire(server) as served,
+        listener.wire(server) as queued,
     ):
-        await served.post(f"{CHAT}?first_s=600", WHOLE)
+        await served.post(f"{listener.chat}?first_s=600", WHOLE)
         await wait_busy(engine, 1)
-        await queued.post(f"{CHAT}?events=1", STREAM)
+        await queued.post(f"{listener.chat}?events=1", STREAM)
         waiting = await queued.read_until(b": queued, position 1")
         assert waiting.startswith(b"HTTP/1.1 200 OK")
         served.fin()
@@ -107,18 +108,20 @@ async def test_streaming_client_that_waits_gets_comments(monkeypatch: pytest.Mon
         assert b'"content"' in received
 
 
-async def test_error_after_comments_comes_as_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_after_comments_comes_as_an_event(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The status was sent with the first comment, so llama-server's error becomes an event."""
     monkeypatch.setattr(connecting, "QUEUE_COMMENT_S", 0.02)
     async with (
         fake_running(fake_engine(*ONE_SLOT)) as engine,
         proxy.open_proxy(engine, port=0) as server,
-        wire(server.port) as served,
-        wire(server.port) as queued,
+        listener.wire(server) as served,
+        listener.wire(server) as queued,
     ):
-        await served.post(f"{CHAT}?first_s=600", WHOLE)
+        await served.post(f"{listener.chat}?first_s=600", WHOLE)
         await wait_busy(engine, 1)
-        await queued.post(f"{CHAT}?status=400", STREAM, "Connection: close")
+        await queued.post(f"{listener.chat}?status=400", STREAM, "Connection: close")
         await queued.read_until(b": queued, position 1")
         served.fin()
         received = await queued.read_to_end()

@@ -10,10 +10,9 @@ import proxy
 from tests.conftest import Running
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
-from tests.promises.observe import idle_after_s, until, wait_busy
-from tests.promises.wire import wire
+from tests.promises.listeners import Listener
+from tests.promises.observe import idle_after_s, leaves_nothing, until, wait_busy
 
-CHAT = "/v1/chat/completions"
 ENDLESS = {
     "messages": [{"role": "user", "content": "Go on."}],
     "stream": True,
@@ -25,43 +24,50 @@ PADDING = 20_000
 
 
 async def test_client_that_stops_reading_is_cut_off_after_the_send_timeout(
-    caplog: pytest.LogCaptureFixture,
+    listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its slot is idle, its connection reset, and the log names the cause."""
     caplog.set_level(logging.INFO, "proxy.exchange")
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0, send_timeout_s=0.2) as server,
-        wire(server.port, receive_buffer=4096) as client,
+        leaves_nothing(server),
+        listener.wire(server, receive_buffer=4096) as client,
     ):
-        await client.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+        await client.post(f"{listener.chat}?events=100000&padding={PADDING}", ENDLESS)
         await wait_busy(engine, 1)
-        await until(lambda: server.in_flight == 0 and server.connections == 0)
+        await until(lambda: server.in_flight == 0)
         await idle_after_s(engine)
     assert "client_too_slow" in caplog.text
 
 
-async def test_client_that_stops_reading_does_not_slow_another(running: Running) -> None:
+async def test_client_that_stops_reading_does_not_slow_another(
+    running: Running, listener: Listener
+) -> None:
     """The other's answer arrives whole while the first is blocked."""
-    async with wire(running.port, receive_buffer=4096) as stuck, wire(running.port) as other:
-        await stuck.post(CHAT, {**ENDLESS, "logprobs": True, "top_logprobs": 20})
+    server = running.server
+    async with (
+        listener.wire(server, receive_buffer=4096) as stuck,
+        listener.wire(server) as other,
+    ):
+        await stuck.post(listener.chat, {**ENDLESS, "logprobs": True, "top_logprobs": 20})
         await wait_busy(running.engine, 1)
-        await other.post(CHAT, {**ENDLESS, "max_tokens": 200})
+        await other.post(listener.chat, {**ENDLESS, "max_tokens": 200})
         await other.read_until(b"[DONE]")
-        await until(lambda: running.server.in_flight == 1)
+        await until(lambda: server.in_flight == 1)
 
 
 async def test_what_is_taken_for_a_client_that_does_not_read_is_bounded(
-    caplog: pytest.LogCaptureFixture,
+    listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Neither we nor the kernel takes more than 256 KiB from llama-server until it is cut off."""
     caplog.set_level(logging.INFO, "proxy.exchange")
     async with (
         fake_running(fake_engine()) as engine,
         proxy.open_proxy(engine, port=0, send_timeout_s=0.3) as server,
-        wire(server.port, receive_buffer=4096) as client,
+        listener.wire(server, receive_buffer=4096) as client,
     ):
-        await client.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+        await client.post(f"{listener.chat}?events=100000&padding={PADDING}", ENDLESS)
         await wait_busy(engine, 1)
         await until(lambda: server.in_flight == 0)
     (record,) = [found for found in caplog.records if found.name == "proxy.exchange"]
@@ -69,21 +75,21 @@ async def test_what_is_taken_for_a_client_that_does_not_read_is_bounded(
     assert record.bytes < 256 * 1024  # type: ignore[attr-defined]
 
 
-async def test_stalled_readers_cost_the_proxy_little() -> None:
+async def test_stalled_readers_cost_the_proxy_little(listener: Listener) -> None:
     """Memory per client that takes nothing stays under 256 KiB, however much llama-server has."""
     clients = 20
     async with (
         fake_running(fake_engine("--fake-slots", str(clients))) as engine,
         proxy.open_proxy(engine, port=0) as server,
     ):
-        async with wire(server.port) as client:
-            await client.post(f"{CHAT}?events=10&padding={PADDING}", ENDLESS)
+        async with listener.wire(server) as client:
+            await client.post(f"{listener.chat}?events=10&padding={PADDING}", ENDLESS)
             await client.read_until(b"[DONE]")
         before = resident_bytes()
-        wires = [wire(server.port, receive_buffer=4096) for _ in range(clients)]
+        wires = [listener.wire(server, receive_buffer=4096) for _ in range(clients)]
         for opened in wires:
             stuck = await opened.__aenter__()
-            await stuck.post(f"{CHAT}?events=100000&padding={PADDING}", ENDLESS)
+            await stuck.post(f"{listener.chat}?events=100000&padding={PADDING}", ENDLESS)
         await wait_busy(engine, clients)
         await until(lambda: server.in_flight == clients)
         assert (resident_bytes() - before) / clients < 256 * 1024

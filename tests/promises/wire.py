@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -14,10 +14,19 @@ PATIENCE_S = 20.0
 
 
 class Wire:
-    """One connection to the proxy."""
+    """One connection to the proxy.
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    Args:
+        stream: It.
+        fields: Makes header lines that each request has besides: credentials, which may be of a
+            single use.
+    """
+
+    def __init__(
+        self, stream: trio.SocketStream, fields: Callable[[], Sequence[str]] = tuple
+    ) -> None:
         self._stream = stream
+        self._fields = fields
         self.received = b""
 
     async def send(self, data: bytes) -> None:
@@ -32,13 +41,14 @@ class Wire:
             "Host: localhost",
             "Content-Type: application/json",
             f"Content-Length: {len(content)}",
+            *self._fields(),
             *headers,
         ]
         await self.send("\r\n".join(head).encode() + b"\r\n\r\n" + content)
 
     async def get(self, path: str, *headers: str) -> None:
         """Send a whole GET request."""
-        head = [f"GET {path} HTTP/1.1", "Host: localhost", *headers]
+        head = [f"GET {path} HTTP/1.1", "Host: localhost", *self._fields(), *headers]
         await self.send("\r\n".join(head).encode() + b"\r\n\r\n")
 
     async def read_until(self, part: bytes) -> bytes:
@@ -84,7 +94,12 @@ LEAVING: dict[str, Leave] = {
 
 
 @asynccontextmanager
-async def wire(port: int, *, receive_buffer: int | None = None) -> AsyncIterator[Wire]:
+async def wire(
+    port: int,
+    *,
+    receive_buffer: int | None = None,
+    fields: Callable[[], Sequence[str]] = tuple,
+) -> AsyncIterator[Wire]:
     """Connect to 127.0.0.1; `receive_buffer` in bytes makes a client that takes little."""
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer is not None:
@@ -92,6 +107,6 @@ async def wire(port: int, *, receive_buffer: int | None = None) -> AsyncIterator
     await sock.connect(("127.0.0.1", port))
     stream = trio.SocketStream(sock)
     try:
-        yield Wire(stream)
+        yield Wire(stream, fields)
     finally:
         sock.close()
