@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from tests.promises.wire import Wire, wire
 
@@ -23,9 +24,27 @@ class Ports(Protocol):
         """The main listener's TCP port."""
         ...
 
+    @property
+    def fast_url(self) -> str | None:
+        """The fast listener's base URL."""
+        ...
 
-def _no_credentials(_: Ports) -> Sequence[str]:
+
+def no_credentials(_: Any) -> Sequence[str]:
+    """Return what a request needs where no keys are configured: nothing."""
     return ()
+
+
+def stream_token(proxy: Any) -> Sequence[str]:
+    """Return a token of a proxy in this process, which is good for one request."""
+    return (f"X-Stream-Token: {proxy.stream_tokens.issue().token}",)
+
+
+def fast_port(proxy: Ports) -> int:
+    """Return the fast listener's TCP port."""
+    port = urlsplit(proxy.fast_url or "").port
+    assert port is not None
+    return port
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +60,7 @@ class Listener:
 
     name: str
     port: Callable[[Ports], int]
-    credentials: Callable[[Ports], Sequence[str]] = _no_credentials
+    credentials: Callable[[Any], Sequence[str]] = no_credentials
     chat: str = "/v1/chat/completions"
 
     def wire(
@@ -53,4 +72,5 @@ class Listener:
 
 
 MAIN = Listener("main", port=lambda proxy: proxy.port)
-LISTENERS = [MAIN]
+FAST = Listener("fast", port=fast_port, credentials=stream_token)
+LISTENERS = [MAIN, FAST]

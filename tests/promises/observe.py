@@ -66,6 +66,7 @@ def held(server: ProxyServer) -> Counter[str]:
         connection=server.connections,
         permit=sum(gate.admitted for gate in gates),
         place=sum(gate.queued for gate in gates),
+        lease=server.stream_tokens.running,
         child=len(children()),
     )
     found.update(f"task {line.strip()}" for line in task_tree().as_lines())
@@ -91,7 +92,7 @@ async def wait_back(server: ProxyServer, before: Counter[str]) -> None:
 async def leaves_nothing(server: ProxyServer) -> AsyncIterator[None]:
     """Assert that all is back when the block's clients have gone: P1, whatever became of them.
 
-    No exchange, permit, place in the queue, connection, task, descriptor or child is left.
+    No exchange, permit, place in the queue, lease, connection, task, descriptor or child is left.
     """
     before = held(server)
     yield

@@ -247,7 +247,7 @@ async def test_nothing_is_left_of_an_exchange(
     with nothing_left():
         async with (
             engine_for(at) as engine,
-            proxy.open_proxy(engine, port=0, drain_s=0.05, request_timeout_s=600) as server,
+            proxy.open_proxy(engine, port=0, drain_s=0.05, request_timeout_s=60) as server,
             leaves_nothing(server),
             neighbours(listener, server, at.neighbours),
             listener.wire(server) as client,
