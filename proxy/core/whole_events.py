@@ -10,14 +10,18 @@ Source: WHATWG HTML, section 9.2; RFC 9112 section 7.1.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from proxy.core.response_body import SIZE_LINE, ResponseBody
+from proxy.core.response_body import ResponseBody
 
 # llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
 # front of it may write lines anew.
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _CHUNK_OF_EVENTS_END = b"\n\n\r\n"
+# As llama-server writes it. What else a size line may have (extensions, white space) is for us, and
+# not every client takes it: such chunks are made anew.
+_PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 # An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
 MAX_HELD = 64 * 1024
 
@@ -59,7 +63,7 @@ class WholeEvents:
         elif len(data) <= MAX_HELD:
             end = 0
         else:
-            end = len(data)
+            end = _end_of_text(data)
             self.inside_event = True
         self._held = data[end:]
         return data[:end]
@@ -139,10 +143,14 @@ class EventPassage:
 
 
 def _payload_of_whole_chunks(data: bytes) -> int:
-    """Return how many bytes of payload `data` has, if it is whole chunks; else 0."""
-    at = overhead = 0
+    """Return how many bytes of payload `data` has, if it is whole plain chunks; else 0.
+
+    Of the last one, the two bytes before its CRLF have to be payload: `1 CRLF LF CRLF` is one line
+    feed, which looks like two.
+    """
+    at = overhead = size = 0
     while at < len(data):
-        found = SIZE_LINE.match(data, at)
+        found = _PLAIN_SIZE_LINE.match(data, at)
         if found is None:
             return 0
         size, start = int(found[1], 16), found.end()
@@ -151,13 +159,15 @@ def _payload_of_whole_chunks(data: bytes) -> int:
             return 0
         overhead += start - at + 2
         at = end + 2
-    return len(data) - overhead
+    return len(data) - overhead if size > 1 else 0
 
 
 def _end_of_events(data: bytes) -> int:
     """Return where the last whole event in `data` ends; 0 without one."""
-    for end in _EVENT_ENDS:
-        at = data.rfind(end)
-        if at >= 0:
-            return at + len(end)
-    return 0
+    return max(at + len(end) if (at := data.rfind(end)) >= 0 else 0 for end in _EVENT_ENDS)
+
+
+def _end_of_text(data: bytes) -> int:
+    """Return where what may be the beginning of an event's end begins, at the end of `data`."""
+    tail = data[1 - len(_EVENT_ENDS[1]) :]
+    return len(data) - len(tail) + len(tail.rstrip(b"\r\n"))

@@ -1,0 +1,346 @@
+"""Event streams on their way to a client: whole events only, and the chunks that carry them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.core import whole_events as module
+from proxy.core.response_body import BodyToClose, ChunkedBody
+from proxy.core.whole_events import MAX_HELD, EventPassage, SentCounts, WholeEvents
+from tests.core.chunked_streams import (
+    EVENTS,
+    LAST_CHUNK,
+    ChunkedStream,
+    chunk,
+    chunked_streams,
+    pieces_of,
+    read_by_h11,
+    split,
+)
+
+ERROR = b'data: {"error":{}}\n\n'
+EVENT = b"data: {}\n\n"
+TAIL_BYTES = 16
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of more than ten bytes is too large to be held."""
+    monkeypatch.setattr(module, "MAX_HELD", 10)
+
+
+class Passing:
+    """A passage with what it shares, and what came out of it."""
+
+    def __init__(self, body: ChunkedBody | BodyToClose | None = None) -> None:
+        self.events, self.sent = WholeEvents(), SentCounts()
+        self.body = body or ChunkedBody()
+        self.passage = EventPassage(self.body, self.events, self.sent, tail_bytes=TAIL_BYTES)
+        self.out: list[bytes] = []
+
+    def feed(self, *pieces: bytes) -> list[bytes]:
+        """Feed it until it is over; return what came out of each piece."""
+        for piece in pieces:
+            if not self.passage.over:
+                self.out.append(self.passage.feed(piece))
+        return self.out
+
+    @property
+    def client(self) -> bytes:
+        """What the client was sent so far."""
+        return b"".join(self.out)
+
+    def finish(self) -> bytes:
+        """Return the client's payload after the proper end, as h11 reads it."""
+        held = self.events.take_held()
+        read = read_by_h11(self.client + (chunk(held) if held else b"") + LAST_CHUNK)
+        assert (read.complete, read.rest) == (True, b"")
+        return read.payload
+
+    def fail(self) -> bytes:
+        """Return the client's payload after an error event, as h11 reads it."""
+        read = read_by_h11(self.client + chunk(ERROR) + LAST_CHUNK)
+        assert (read.complete, read.rest) == (True, b"")
+        assert read.payload.endswith(ERROR)
+        return read.payload.removesuffix(ERROR)
+
+
+def passed(data: list[bytes]) -> tuple[list[bytes], WholeEvents]:
+    """Feed the holder; return what came out of each piece."""
+    events = WholeEvents()
+    return [events.feed(piece) for piece in data], events
+
+
+# -- whole events ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"], ids=["LF", "CRLF"])
+def test_event_is_held_until_its_end_has_come(end: bytes) -> None:
+    """Byte by byte: nothing, then all of it."""
+    event = b"data: 1" + end
+    out, events = passed(split(event, range(len(event))))
+    assert out == [*[b""] * (len(event) - 1), event]
+    assert not events.holds
+
+
+def test_events_that_came_together_leave_together() -> None:
+    """What follows the last end waits."""
+    out, events = passed([b"a\n\nb\n\nc"])
+    assert out == [b"a\n\nb\n\n"]
+    assert events.holds
+    assert events.take_held() == b"c"
+    assert not events.holds
+
+
+@pytest.mark.parametrize("data", [b"a\n\nb\r\n\r\n", b"a\r\n\r\nb\n\n"])
+def test_ends_of_both_kinds_in_one_piece_are_both_seen(data: bytes) -> None:
+    """A server between writes its comments in its own way."""
+    out, _ = passed([data])
+    assert out == [data]
+
+
+def test_event_as_long_as_may_be_held_is_held() -> None:
+    """To the byte."""
+    out, events = passed([bytes(MAX_HELD)])
+    assert out == [b""]
+    assert not events.inside_event
+
+
+def test_event_that_is_too_long_is_passed_on_at_once_and_marked(small: None) -> None:
+    """Nothing may be added to the stream until its end was passed on."""
+    events = WholeEvents()
+    assert events.feed(b"0123456789a") == b"0123456789a"
+    assert events.inside_event
+    assert events.feed(b"bc") == b""
+    assert events.inside_event
+    assert events.feed(b"\n\nde") == b"bc\n\n"
+    assert not events.inside_event
+    assert events.take_held() == b"de"
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"], ids=["LF", "CRLF"])
+def test_end_of_a_long_event_is_seen_however_it_is_cut(end: bytes, small: None) -> None:
+    """A client does not wait for the next event to get the last byte of this one."""
+    for cut in range(len(end) + 1):
+        events = WholeEvents()
+        out = events.feed(b"0123456789ab" + end[:cut]) + events.feed(end[cut:])
+        assert (out, events.inside_event) == (b"0123456789ab" + end, False)
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a"]), min_size=60).map(b"".join))
+def test_little_is_held_whatever_comes(data: bytes) -> None:
+    """Ends of lines that make no end of an event are no way around the bound."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_HELD", 10)
+        events = WholeEvents()
+        for piece in split(data, range(len(data))):
+            events.feed(piece)
+        assert len(events.take_held()) <= 10
+
+
+@given(st.lists(EVENTS, min_size=1), st.binary(max_size=5), st.sets(st.integers(0, 200)))
+def test_nothing_is_lost_and_only_whole_events_leave(
+    stream: list[bytes], rest: bytes, cuts: set[int]
+) -> None:
+    """However it is cut."""
+    data = b"".join(stream) + rest
+    out, events = passed(split(data, cuts))
+    assert b"".join(out) + events.take_held() == data
+    assert all(piece.endswith(b"\n\n") for piece in out if piece)
+
+
+# -- the passage -----------------------------------------------------------------------------------
+
+
+def test_chunk_of_one_event_is_passed_on_as_it_is() -> None:
+    """As llama-server sends it: framing and all, with nothing made anew."""
+    piece = chunk(EVENT)
+    assert Passing().feed(piece)[0] is piece
+
+
+WHOLE_CHUNKS = {
+    "several events in a chunk": chunk(EVENT * 3),
+    "several chunks": chunk(EVENT) + chunk(EVENT * 2),
+    "an event over two chunks": chunk(b"data: ") + chunk(b"1\n\n"),
+    "a size with zeros": chunk(EVENT, spelling=b"000%X"),
+}
+
+
+@pytest.mark.parametrize("data", WHOLE_CHUNKS.values(), ids=WHOLE_CHUNKS.keys())
+def test_whole_chunks_of_whole_events_are_passed_on_as_they_are(data: bytes) -> None:
+    """However many."""
+    passing = Passing()
+    assert passing.feed(data)[0] is data
+    assert passing.sent.bytes == len(read_by_h11(data).payload)
+
+
+# What came, and what of its payload is the client's.
+FRAMED_ANEW = {
+    "half a chunk": (b"a\r\ndata: {", b""),
+    "a chunk and a half": (chunk(EVENT) + b"a\r\ndata: {", EVENT),
+    "a chunk without the end of an event": (chunk(b"data: {}\n"), b""),
+    "an event and a half": (chunk(EVENT + b"data"), EVENT),
+    "the last chunk behind it": (chunk(EVENT) + LAST_CHUNK, EVENT),
+    # Its bytes end as those of a whole event do, with the end of the size line before.
+    "a line's end in a chunk of its own": (chunk(b"data: {}") + chunk(b"\n"), b""),
+    "the end of an event in two chunks": (chunk(b"data: {}\n") + chunk(b"\n"), EVENT),
+    "an event that ends as a chunk does": (chunk(b"data: {}\n\n\r\n") + chunk(b"data"), EVENT),
+    # h11, and with it httpx, refuses white space there.
+    "an extension": (chunk(EVENT, extension=b" ;x=y"), EVENT),
+    "white space": (chunk(EVENT, extension=b" "), EVENT),
+    "a chunk that is longer than it says": (b"5\r\n" + EVENT + b"\r\n", b""),
+    "a chunk that is shorter than it says": (b"ff\r\n" + EVENT + b"\r\n", EVENT),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), FRAMED_ANEW.values(), ids=FRAMED_ANEW.keys())
+def test_anything_else_is_framed_anew_and_whole_events_alone(data: bytes, expected: bytes) -> None:
+    """So an error event can follow at any time."""
+    passing = Passing()
+    passing.feed(data)
+    assert passing.fail() == expected
+    assert passing.sent.bytes == len(expected)
+
+
+def test_chunk_behind_a_held_beginning_is_no_event_of_its_own() -> None:
+    """It is the other half of the one before."""
+    passing = Passing()
+    passing.feed(chunk(b"data: 1"), chunk(b"2\n\n"))
+    assert passing.out == [b"", chunk(b"data: 12\n\n")]
+
+
+def test_chunk_behind_a_beginning_that_was_passed_on_ends_its_event(small: None) -> None:
+    """Then, and not before, an error can be told again."""
+    passing = Passing()
+    passing.feed(chunk(b"data: 0123456789"))
+    assert passing.events.inside_event
+    passing.feed(chunk(b"ab\n\n"))
+    assert not passing.events.inside_event
+    assert passing.fail() == b"data: 0123456789ab\n\n"
+
+
+def test_passage_reads_on_where_others_stopped() -> None:
+    """In the midst of a chunk, with the beginning of an event held."""
+    body, events, sent = ChunkedBody(), WholeEvents(), SentCounts(bytes=3, events=1)
+    assert events.feed(body.feed(b"a\r\ndata")) == b""
+    passage = EventPassage(body, events, sent, tail_bytes=TAIL_BYTES)
+    assert passage.feed(b": {}\n\n\r\n") == chunk(EVENT)
+    assert (sent.bytes, sent.events) == (3 + len(EVENT), 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "over", "complete"),
+    [
+        (chunk(EVENT), False, False),
+        (chunk(EVENT) + b"0\r\n", False, False),
+        (chunk(EVENT) + LAST_CHUNK, True, True),
+        (chunk(EVENT) + LAST_CHUNK + b"HTTP/1.1 200", True, True),
+        (chunk(EVENT) + b"zz\r\n", True, False),
+        (chunk(EVENT) + b"1\r\n:x", True, False),
+    ],
+    ids=["open", "open trailers", "complete", "with bytes behind", "no size", "no end of chunk"],
+)
+def test_over_when_it_is_complete_or_not_understood(
+    data: bytes, over: bool, complete: bool
+) -> None:
+    """What is well framed before it is the client's in any case."""
+    passing = Passing()
+    passing.feed(data)
+    assert (passing.passage.over, passing.passage.complete) == (over, complete)
+    assert passing.passage.end() is complete
+    assert passing.fail() == EVENT
+
+
+def test_stream_that_ends_with_its_connection_is_complete_then() -> None:
+    """An HTTP/1.0 server's; the client gets chunks."""
+    passing = Passing(BodyToClose())
+    passing.feed(EVENT, b"data", EVENT)
+    assert passing.out == [chunk(EVENT), b"", chunk(b"data" + EVENT)]
+    assert not passing.passage.over
+    assert passing.passage.end()
+    assert passing.passage.complete
+
+
+def test_passage_of_a_body_that_is_over_is_over() -> None:
+    """Nothing is to be read."""
+    body = ChunkedBody()
+    body.feed(LAST_CHUNK)
+    assert Passing(body).passage.over
+
+
+@pytest.mark.parametrize("again", [1, 100])
+@pytest.mark.parametrize("whole", [True, False], ids=["passed on", "framed anew"])
+def test_tail_is_the_last_bytes(again: int, whole: bool) -> None:
+    """Of whatever was passed on; it is bounded."""
+    data = chunk(b"data: 0123456789\n\n") * again
+    passing = Passing()
+    passing.feed(*split(data, () if whole else (5,)))
+    assert b"3456789\n\n" in passing.passage.tail
+    assert len(passing.passage.tail) == TAIL_BYTES
+
+
+@given(st.data(), chunked_streams())
+@settings(max_examples=200, deadline=None)
+def test_any_stream_in_any_pieces_comes_out_whole(
+    data: st.DataObject, stream: ChunkedStream
+) -> None:
+    """As h11 reads it, and as it is counted."""
+    passing = Passing()
+    passing.feed(*data.draw(pieces_of(stream)))
+    assert passing.passage.complete
+    assert passing.finish() == stream.payload
+    assert passing.sent == SentCounts(len(stream.payload), len(stream.events))
+
+
+@given(st.data(), chunked_streams(), st.integers(0))
+@settings(max_examples=200, deadline=None)
+def test_any_stream_cut_anywhere_leaves_whole_events(
+    data: st.DataObject, stream: ChunkedStream, cut: int
+) -> None:
+    """An error event that is added is the next event, whatever was read before."""
+    pieces, left = data.draw(pieces_of(stream)), cut % len(stream.encoded)
+    passing = Passing()
+    for piece in pieces:
+        passing.feed(piece[:left])
+        left -= min(left, len(piece))
+    assert not passing.passage.complete
+    assert not passing.passage.end()
+    received = passing.fail()
+    assert received in stream.whole
+    assert passing.sent == SentCounts(len(received), received.count(b"\n\n"))
+
+
+@given(st.data(), chunked_streams())
+@settings(max_examples=200, deadline=None)
+def test_any_stream_of_long_events_says_whether_one_is_open(
+    data: st.DataObject, stream: ChunkedStream
+) -> None:
+    """Where it says that none is, whole events were sent; in the end all were."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MAX_HELD", 10)
+        passing = Passing()
+        for piece in data.draw(pieces_of(stream)):
+            passing.feed(piece)
+            sent = read_by_h11(passing.client).payload
+            assert passing.events.inside_event is (sent not in stream.whole)
+        assert passing.finish() == stream.payload
+
+
+@given(st.data(), chunked_streams(), st.binary(min_size=1, max_size=4), st.integers(0, 6))
+@settings(max_examples=200, deadline=None)
+def test_garbage_between_chunks_ends_the_stream_behind_whole_events(
+    data: st.DataObject, stream: ChunkedStream, garbage: bytes, place: int
+) -> None:
+    """Where h11 finds one too, or the whole stream where the garbage says something."""
+    chunks = [*stream.chunks]
+    chunks.insert(place % len(chunks), garbage)
+    broken = ChunkedStream(stream.events, tuple(chunks))
+    passing = Passing()
+    passing.feed(*data.draw(pieces_of(broken)))
+    read = read_by_h11(broken.encoded)
+    received = passing.finish() if passing.passage.complete else passing.fail()
+    assert read.payload.startswith(received)
+    if passing.passage.complete:
+        assert (read.payload, read.complete) == (received, True)
