@@ -111,12 +111,10 @@ def test_event_as_long_as_may_be_held_is_held() -> None:
 def test_event_that_is_too_long_is_passed_on_at_once_and_marked(small: None) -> None:
     """Nothing may be added to the stream until its end was passed on."""
     events = WholeEvents()
-    assert events.feed(b"0123456789a") == b"0123456789a"
-    assert events.inside_event
-    assert events.feed(b"bc") == b""
-    assert events.inside_event
-    assert events.feed(b"\n\nde") == b"bc\n\n"
-    assert not events.inside_event
+    found = [
+        (events.feed(data), events.inside_event) for data in (b"0123456789a", b"bc", b"\n\nde")
+    ]
+    assert found == [(b"0123456789a", True), (b"", True), (b"bc\n\n", False)]
     assert events.take_held() == b"de"
 
 
@@ -213,11 +211,11 @@ def test_chunk_behind_a_held_beginning_is_no_event_of_its_own() -> None:
 
 def test_chunk_behind_a_beginning_that_was_passed_on_ends_its_event(small: None) -> None:
     """Then, and not before, an error can be told again."""
-    passing = Passing()
-    passing.feed(chunk(b"data: 0123456789"))
-    assert passing.events.inside_event
-    passing.feed(chunk(b"ab\n\n"))
-    assert not passing.events.inside_event
+    passing, inside = Passing(), list[bool]()
+    for payload in (b"data: 0123456789", b"ab\n\n"):
+        passing.feed(chunk(payload))
+        inside.append(passing.events.inside_event)
+    assert inside == [True, False]
     assert passing.fail() == b"data: 0123456789ab\n\n"
 
 
