@@ -44,6 +44,7 @@ class ExchangeView:
         position: Its place in the queue from 1; 0 once admitted.
         elapsed_s: How long it is under way.
         bytes: Bytes of body sent to the client.
+        cause: Why it ends, while its client is still being told; None as long as it goes on.
     """
 
     request_id: str
@@ -53,6 +54,7 @@ class ExchangeView:
     position: int
     elapsed_s: float
     bytes: int
+    cause: str | None
 
     @classmethod
     def of(cls, exchange: Exchange, now: float) -> ExchangeView:
@@ -65,6 +67,7 @@ class ExchangeView:
             position=exchange.ticket.position if exchange.ticket is not None else 0,
             elapsed_s=round(now - exchange.started_at, 3),
             bytes=exchange.sent.bytes,
+            cause=exchange.cause.value if exchange.cause is not None else None,
         )
 
 

@@ -51,7 +51,7 @@ SLOTS = 2
 NAME = "mine"
 
 
-# --- moments -------------------------------------------------------------------------------------
+# --- moments ---
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ MOMENTS = {
 }
 
 
-# --- ways ----------------------------------------------------------------------------------------
+# --- ways ---
 
 
 @dataclass(slots=True)
@@ -228,7 +228,7 @@ LEFT_OUT = {
 CASES = [case for case in product(MOMENTS, WAYS) if case not in LEFT_OUT]
 
 
-# --- the cases -----------------------------------------------------------------------------------
+# --- the cases ---
 
 
 def test_every_combination_is_run_or_left_out_for_a_reason() -> None:

@@ -94,6 +94,7 @@ def _view(request_id: str, route: str, phase: str, position: int, sent: int) -> 
         "phase": phase,
         "position": position,
         "bytes": sent,
+        "cause": None,
     }
 
 
