@@ -16,8 +16,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 
 # Eight digits say 4 GiB, more than any chunk has. Extensions have no meaning to us.
-SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
-# llama-server's size lines have 2 to 5 bytes, and it sends no trailers.
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[^\r\n]*)?\r\n")
+# Of a size line or a trailer, with its CRLF. llama-server's size lines have 4 to 7 bytes, and it
+# sends no trailers.
 _MAX_LINE = 4096
 _CRLF = b"\r\n"
 
@@ -95,7 +96,7 @@ class ChunkedBody(ResponseBody):
 
     def at_chunk_start(self) -> bool:
         """Tell whether the next byte begins a chunk."""
-        return not (self._left or self._rest or self._in_trailers or self.complete)
+        return not (self._left or self._rest or self._in_trailers or self.broken)
 
     def feed(self, data: bytes) -> bytes:
         """Return the payload in `data`, as far as it is well framed."""
@@ -112,9 +113,9 @@ class ChunkedBody(ResponseBody):
         return payload[0] if len(payload) == 1 else b"".join(payload)
 
     def _read_size(self, data: bytes, at: int) -> int:
-        found = SIZE_LINE.match(data, at)
-        if found is None:
-            return self._hold_line(data, at)
+        found = _SIZE_LINE.match(data, at)
+        if found is None or found.end() - at > _MAX_LINE:
+            return self._hold_or_break(data, at)
         size = int(found[1], 16)
         if size:
             self._left = size + 2
@@ -134,15 +135,19 @@ class ChunkedBody(ResponseBody):
         return at + 1
 
     def _read_trailer(self, data: bytes, at: int) -> int:
-        end = data.find(_CRLF, at)
-        if end < 0:
-            return self._hold_line(data, at)
-        self.complete = end == at
-        return end + 2
+        end = data.find(_CRLF, at) + 2
+        if end < 2 or end - at > _MAX_LINE or b"\n" in data[at : end - 2]:
+            return self._hold_or_break(data, at)
+        self.complete = end == at + 2
+        return end
 
-    def _hold_line(self, data: bytes, at: int) -> int:
+    def _hold_or_break(self, data: bytes, at: int) -> int:
+        """Wait for the rest of a line, unless what is here is wrong already.
+
+        However the bytes are split: a line that came whole is measured as one that came in pieces.
+        """
         rest = data[at:]
-        self.broken = len(rest) > _MAX_LINE or b"\n" in rest
+        self.broken = len(rest) >= _MAX_LINE or b"\n" in rest
         self._rest = rest
         return len(data)
 
