@@ -1,8 +1,8 @@
 """The body of one response of llama-server's: payload out of its framing, and its exact end.
 
 Owns the three framings that a response's body can have, and tells a body that is complete from one
-that was cut. Must never know what the payload is. The head is h11's (`runtime.upstream`); from
-there on an event costs what is in here, so the common case, one whole chunk, is read in one step.
+that was cut. Must never know what the payload is, nor how the head was read that said the framing
+(`runtime.response_head`).
 
 Nothing is held but an unfinished size line or trailer, which are bounded.
 
@@ -158,7 +158,7 @@ def body_of(method: bytes, status: int, fields: Iterable[tuple[bytes, bytes]]) -
     Args:
         method: The request's.
         status: The response's.
-        fields: Its header fields, whose lengths and codings h11 has checked.
+        fields: Its header fields, whose lengths and codings have been checked.
     """
     if method == b"HEAD" or status in (204, 304):
         return SizedBody(0)

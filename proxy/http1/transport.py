@@ -85,8 +85,8 @@ class ClientTransport(trio.abc.HalfCloseableStream):
             trio.BrokenResourceError: On a reset.
             trio.ClosedResourceError: When the connection was aborted or closed on our side.
         """
-        await trio.lowlevel.checkpoint()
-        while True:  # noqa: ASYNC913 - it has had its checkpoint, and loops only after a wait
+        # No checkpoint where something is here already: who reads a request waits for other things.
+        while True:
             self._check_open()
             try:
                 return self._socket.recv(max_bytes or READ_SIZE)

@@ -20,7 +20,8 @@ from proxy.core.whole_events import EventPassage
 from proxy.relay.downstream import Downstream
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.pump import Flow
-from proxy.runtime.upstream import ResponseHead, UpstreamConnection
+from proxy.runtime.response_head import ResponseHead
+from proxy.runtime.upstream import UpstreamConnection
 
 Field = tuple[bytes, bytes]
 

@@ -34,8 +34,9 @@ from proxy.relay.upload import upload
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.pump import Flow, PumpError, SinkGone, SinkStalled, SourceMalformed
+from proxy.runtime.response_head import ResponseHead
 from proxy.runtime.stream_tokens import Lease
-from proxy.runtime.upstream import BROKEN, MALFORMED, ResponseHead, UpstreamConnection
+from proxy.runtime.upstream import BROKEN, MALFORMED, UpstreamConnection
 
 logger = logging.getLogger("proxy.relay")
 
@@ -44,6 +45,9 @@ Authorize = Callable[[RelayedRequest], Lease | None]
 # Enough for any error body of llama-server's (a context overflow is under 1 KiB).
 _MAX_ERROR_BODY = 64 * 1024
 _END_OF_CONVERSATION_S = 2.0
+# Fits any socket's buffer, so that sending it never waits for llama-server to read; what is larger
+# is sent while the answer may already come.
+_SENT_AT_ONCE = 32 * 1024
 # llama-server ends these conversations itself, or whoever took their place has.
 _CONVERSATION_GOES_ON = frozenset(
     {EndCause.FINISHED, EndCause.CLIENT_DISCONNECTED, EndCause.SUPERSEDED, None}
@@ -129,6 +133,10 @@ class Carriage:
                 self._downstream,
                 queue_timeout_s=self._settings.queue_timeout_s,
             )
+            if request.body is not None and len(request.body) <= _SENT_AT_ONCE:
+                await self._upload(receive, upstream)
+                await self._download(connection, upstream)
+                return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._upload, receive, upstream)
                 await self._download(connection, upstream)

@@ -12,7 +12,7 @@ from proxy.http1.asgi import Receive
 from proxy.relay.relayed_request import RelayedRequest
 from proxy.relay.settings import RelaySettings
 from proxy.runtime.backend import Engine
-from proxy.runtime.upstream import UpstreamConnection
+from proxy.runtime.upstream import Field, UpstreamConnection
 
 
 async def upload(
@@ -31,20 +31,21 @@ async def upload(
 
     Cancellation: the connection is of no further use.
     """
-    await _send_head(request, settings, engine, upstream)
+    method, target = request.method.encode(), _target(request, engine)
+    fields = _fields(request, settings, engine)
     if request.body is not None:
-        await upstream.send_data(request.body)
-    else:
-        await _stream_body(receive, upstream)
+        await upstream.send_whole(method, target, fields, request.body)
+        return
+    await upstream.send_head(method, target, fields)
+    await _stream_body(receive, upstream)
     await upstream.send_end()
 
 
-async def _send_head(
-    request: RelayedRequest,
-    settings: RelaySettings,
-    engine: Engine,
-    upstream: UpstreamConnection,
-) -> None:
+def _target(request: RelayedRequest, engine: Engine) -> bytes:
+    return (engine.address.base_path + request.target).encode()
+
+
+def _fields(request: RelayedRequest, settings: RelaySettings, engine: Engine) -> list[Field]:
     address = engine.address
     fields = header_policy.to_upstream(
         request.relayed_headers,
@@ -56,13 +57,10 @@ async def _send_head(
         via=settings.via,
         forwarded_for=request.client_host if settings.forwarded else None,
     )
-    target = (address.base_path + request.target).encode()
-    await upstream.send_head(
-        request.method.encode(), target, [*fields, *_framing(request), (b"Connection", b"close")]
-    )
+    return [*fields, *_framing(request), (b"Connection", b"close")]
 
 
-def _framing(request: RelayedRequest) -> list[tuple[bytes, bytes]]:
+def _framing(request: RelayedRequest) -> list[Field]:
     if request.body is not None:
         return [(b"Content-Length", str(len(request.body)).encode())]
     length = request.header(b"content-length")

@@ -53,7 +53,8 @@ class Ticket:
 
         Cancellation: the place is kept; `leave` gives it up.
         """
-        await self._settled.wait()
+        if not self._settled.is_set():
+            await self._settled.wait()
         if self._refusal is not None:
             raise self._refusal
 

@@ -127,10 +127,7 @@ class ControlClient:
         if body is not None:
             headers.append((b"Content-Type", b"application/json"))
             headers.append((b"Content-Length", str(len(body)).encode()))
-        await connection.send_head(method.encode(), target, headers)
-        if body:
-            await connection.send_data(body)
-        await connection.send_end()
+        await connection.send_whole(method.encode(), target, headers, body or b"")
         head = await connection.receive_head()
         answer = bytearray()
         while data := await connection.receive_data():

@@ -1,32 +1,31 @@
 """One HTTP/1.1 exchange with llama-server, on a connection of its own.
 
-Owns the socket to the upstream, with h11 for the request and the response's head, and
-`core.response_body` for its body. Every relayed request opens one connection and closes it at its
-end: closing is what frees llama-server's slot, and a kept connection races llama-server's own idle
-timer (5 s, 100 requests). It never retries, never decides and never looks into a body.
+Owns the order and the bytes of the exchange: the request is written here, the response's head is
+read by `response_head`, its body by `core.response_body`. Every relayed request opens one
+connection and closes it at its end: closing is what frees llama-server's slot, and a kept
+connection races llama-server's own idle timer (5 s, 100 requests). It never retries, never decides
+and never looks into a body.
 
-Foreign errors (`OSError`, Trio's, h11's) are translated here, and only here, to `UpstreamFailed`.
+Foreign errors (`OSError`, Trio's, the parser's) are translated here, and only here, to
+`UpstreamFailed`.
 
-Source: RFC 9112; h11's client role.
+Source: RFC 9112.
 """
 
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
-import h11
 import trio
 
 from proxy.core.errors import UpstreamFailed
 from proxy.core.response_body import ResponseBody, body_of
 from proxy.runtime.address import Address
+from proxy.runtime.response_head import END, MalformedHead, ResponseHead, read_head
+from proxy.runtime.wires import Wire, dial
 
-# One read: a Linux unix socket hands over up to its whole buffer; larger reads only cost memory.
-READ_SIZE = 64 * 1024
 # llama-server's heads are under 1 KiB; an upstream that somebody else runs may set large cookies.
 MAX_RESPONSE_HEAD = 64 * 1024
 
@@ -34,55 +33,58 @@ UNREACHABLE = "llama-server could not be reached."
 BROKEN = "llama-server closed the connection before its answer was complete."
 MALFORMED = "llama-server's answer was not valid HTTP."
 
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """The status line and header fields of an upstream's final response, spelling kept."""
-
-    status: int
-    reason: bytes
-    headers: tuple[tuple[bytes, bytes], ...]
+Field = tuple[bytes, bytes]
 
 
 class UpstreamConnection:
     """A connection to llama-server that carries exactly one request.
 
-    Made by `open_upstream`. Order of use: `send_head`, `send_data`..., `send_end`, `receive_head`,
-    `receive_data` until it returns `b""`. Sending and receiving may run in two tasks.
+    Made by `open_upstream`. Order of use: `send_whole`, or `send_head`, `send_data`..., `send_end`;
+    `receive_head`; `receive_data` until it returns `b""`. Sending and receiving may run in two
+    tasks.
 
     Cancellation: every method may be cancelled at any await; the connection is then of no further
     use and wants `close`.
 
     Args:
-        stream: To send with, to close, and under TLS to read.
-        plain: The socket beneath `stream`, to read from it ourselves; None under TLS.
+        wire: The connection, fresh.
     """
 
-    def __init__(
-        self,
-        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
-        plain: socket.socket | None = None,
-    ) -> None:
-        self._stream = stream
-        self._plain = plain
-        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_RESPONSE_HEAD)
-        self._peer_ended = False
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
         self._method = b""
+        self._sends_chunks = False
         self._body: ResponseBody | None = None
-        # Received with the head already.
+        # Received and not yet read.
         self._early = b""
 
-    async def send_head(
-        self, method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]
+    async def send_whole(
+        self, method: bytes, target: bytes, headers: Iterable[Field], body: bytes
     ) -> None:
-        """Send the request's head; `headers` carry the framing of the body.
+        """Send a whole request at once.
+
+        Args:
+            method: As the client sent it.
+            target: In origin form, percent-encoded.
+            headers: Checked before; `Content-Length` among them, unless `body` is empty.
+            body: All of it.
 
         Raises:
             UpstreamFailed: When the connection breaks.
         """
-        self._method = method
         with self._translated():
-            await self._send(h11.Request(method=method, target=target, headers=list(headers)))
+            await self._wire.send_all(self._head(method, target, headers) + body)
+
+    async def send_head(self, method: bytes, target: bytes, headers: Iterable[Field]) -> None:
+        """Send the request's head; `headers` carry the framing of the body, chunked or a length.
+
+        Raises:
+            UpstreamFailed: When the connection breaks.
+        """
+        fields = list(headers)
+        self._sends_chunks = any(name.lower() == b"transfer-encoding" for name, _ in fields)
+        with self._translated():
+            await self._wire.send_all(self._head(method, target, fields))
 
     async def send_data(self, data: bytes) -> None:
         """Send a piece of the request's body.
@@ -90,8 +92,10 @@ class UpstreamConnection:
         Raises:
             UpstreamFailed: When the connection breaks.
         """
+        if self._sends_chunks and data:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
         with self._translated():
-            await self._send(h11.Data(data=data))
+            await self._wire.send_all(data)
 
     async def send_end(self) -> None:
         """Say that the request is complete.
@@ -99,8 +103,9 @@ class UpstreamConnection:
         Raises:
             UpstreamFailed: When the connection breaks.
         """
-        with self._translated():
-            await self._send(h11.EndOfMessage())
+        if self._sends_chunks:
+            with self._translated():
+                await self._wire.send_all(b"0\r\n\r\n")
 
     async def receive_head(self) -> ResponseHead:
         """Wait for the head of the final response; interim (1xx) responses are passed over.
@@ -109,13 +114,8 @@ class UpstreamConnection:
             UpstreamFailed: When the connection ends or breaks first, or what came is not HTTP.
         """
         with self._translated():
-            while not isinstance(event := self._http.next_event(), h11.Response):
-                if event is h11.NEED_DATA:
-                    await self._receive()
-            head = ResponseHead(
-                event.status_code, bytes(event.reason), tuple(event.headers.raw_items())
-            )
-        self._early, _ = self._http.trailing_data
+            while (head := await self._receive_one_head()).status < 200:
+                pass
         self._body = body_of(self._method, head.status, head.headers)
         return head
 
@@ -133,7 +133,7 @@ class UpstreamConnection:
             while not body.complete:
                 if body.broken:
                     raise UpstreamFailed(MALFORMED)
-                received, self._early = self._early or await self._read(), b""
+                received, self._early = self._early or await self._wire.receive(), b""
                 if payload := body.feed(received):
                     return payload
                 if not received and not body.end():
@@ -153,33 +153,29 @@ class UpstreamConnection:
 
         Also None while bytes that came with the head have not been received from us.
         """
-        return None if self._early else self._plain
+        return None if self._early else self._wire.bare_socket
 
-    async def _receive(self) -> None:
-        data = await self._read()
-        self._peer_ended = not data
-        self._http.receive_data(data)
+    def close(self) -> None:
+        """Close the socket at once; idempotent, does not block, wakes whoever waits on it."""
+        self._wire.close()
 
-    async def _read(self) -> bytes:
-        """Wait first and read then: Trio's stream tries first, for nothing in nearly every read.
+    def _head(self, method: bytes, target: bytes, headers: Iterable[Field]) -> bytes:
+        self._method = method
+        lines = [b"%b %b HTTP/1.1" % (method, target)]
+        lines += [b"%b: %b" % field for field in headers]
+        return b"\r\n".join(lines) + END
 
-        That, with the wrappers around it, is a tenth of what a relayed event costs.
-        """
-        if self._plain is None:
-            return bytes(await self._stream.receive_some(READ_SIZE))
-        while True:
-            if self._plain.fileno() < 0:
-                raise trio.ClosedResourceError
-            await trio.lowlevel.wait_readable(self._plain)
-            try:
-                return self._plain.recv(READ_SIZE)
-            except BlockingIOError:
-                continue
-
-    async def _send(self, event: h11.Event) -> None:
-        data = self._http.send(event)
-        if data:
-            await self._stream.send_all(data)
+    async def _receive_one_head(self) -> ResponseHead:
+        while (end := self._early.find(END)) < 0:
+            if len(self._early) > MAX_RESPONSE_HEAD:
+                raise MalformedHead("longer than any head of llama-server's")
+            received = await self._wire.receive()
+            if not received:
+                raise UpstreamFailed(BROKEN)
+            self._early += received
+        end += len(END)
+        head, self._early = self._early[:end], self._early[end:]
+        return read_head(head)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -187,14 +183,8 @@ class UpstreamConnection:
             yield
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise UpstreamFailed(BROKEN) from error
-        except h11.RemoteProtocolError as error:
-            raise UpstreamFailed(BROKEN if self._peer_ended else MALFORMED) from error
-
-    def close(self) -> None:
-        """Close the socket at once; idempotent, does not block, wakes whoever waits on it."""
-        stream = self._stream
-        transport = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
-        transport.socket.close()
+        except MalformedHead as error:
+            raise UpstreamFailed(MALFORMED) from error
 
 
 async def open_upstream(address: Address) -> UpstreamConnection:
@@ -209,34 +199,6 @@ async def open_upstream(address: Address) -> UpstreamConnection:
     Cancellation: nothing is left open.
     """
     try:
-        if address.uds is not None:
-            return _over_plain(await trio.open_unix_socket(address.uds))
-        stream = await trio.open_tcp_stream(address.host, address.port)
-        if not address.tls:
-            return _over_plain(stream)
-        return UpstreamConnection(await _over_tls(stream, address.host))
-    except OSError as error:
+        return UpstreamConnection(await dial(address))
+    except (OSError, trio.BrokenResourceError) as error:
         raise UpstreamFailed(UNREACHABLE) from error
-
-
-def _over_plain(stream: trio.SocketStream) -> UpstreamConnection:
-    """Take the plain socket out of Trio's, and let a new one of Trio's close both."""
-    trio_socket = stream.socket
-    plain = socket.socket(trio_socket.family, trio_socket.type, fileno=trio_socket.detach())
-    plain.setblocking(False)
-    return UpstreamConnection(trio.SocketStream(trio.socket.from_stdlib_socket(plain)), plain)
-
-
-async def _over_tls(stream: trio.SocketStream, host: str) -> trio.SSLStream[trio.SocketStream]:
-    secured = trio.SSLStream(
-        stream, ssl.create_default_context(), server_hostname=host, https_compatible=True
-    )
-    try:
-        await secured.do_handshake()
-    except trio.BrokenResourceError as error:
-        stream.socket.close()
-        raise UpstreamFailed(UNREACHABLE) from error
-    except BaseException:
-        stream.socket.close()
-        raise
-    return secured

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import h11
 import pytest
 
-from proxy.http1.response_writer import Field, ResponseWriter
+from proxy.http1.response_writer import Field, ResponseMisframed, ResponseWriter
 
 LENGTH: list[Field] = [(b"Content-Length", b"3")]
 
@@ -98,5 +97,27 @@ def test_unfinished_response_keeps_nothing() -> None:
 @pytest.mark.parametrize("body", [b"ab", b"abcd"], ids=["shorter", "longer"])
 def test_body_of_another_length_than_said_is_a_defect(body: bytes) -> None:
     """It is never passed off as whole."""
-    with pytest.raises(h11.LocalProtocolError):
+    with pytest.raises(ResponseMisframed):
         written(kept(), LENGTH, body)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [(b"X", b"a\r\nSet-Cookie: b"), (b"X", b"a\nb"), (b"X\r", b"a"), (b"X", b"a\0b")],
+    ids=["a line", "LF", "CR", "NUL"],
+)
+def test_field_that_would_be_two_is_a_defect(field: Field) -> None:
+    """Whoever could write a line end into a field could write a response of his own."""
+    with pytest.raises(ResponseMisframed):
+        kept().head(200, [field])
+
+
+def test_what_an_application_says_of_the_connection_is_ours_to_say() -> None:
+    """Its coding is dropped, and its wish to close is followed."""
+    writer = kept()
+    found = written(writer, [(b"Connection", b"Close"), (b"Transfer-Encoding", b"gzip")], b"a")
+    assert found == (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+        b"1\r\na\r\n0\r\n\r\n"
+    )
+    assert not writer.keeps_alive

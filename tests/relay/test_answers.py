@@ -16,7 +16,7 @@ from proxy.relay.answers import PassedOn, PutTogether, is_event_stream
 from proxy.relay.downstream import Downstream
 from proxy.runtime.address import Address
 from proxy.runtime.outbound import ControlClient
-from proxy.runtime.upstream import ResponseHead
+from proxy.runtime.response_head import ResponseHead
 
 CHAT = "/v1/chat/completions"
 HEAD = ResponseHead(200, b"OK", ((b"Content-Type", b"text/event-stream"),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -20,6 +21,7 @@ from proxy.runtime.exchange import Exchange
 from proxy.runtime.gate import Gate, GateStatistics, Ticket
 from proxy.runtime.outbound import ControlClient
 from proxy.runtime.upstream import UpstreamConnection
+from proxy.runtime.wires import PlainWire
 from tests.fakes.engines import fake_engine
 from tests.fakes.engines import running as fake_running
 from tests.fakes.scripted_server import answering, read_head, scripted_server
@@ -56,8 +58,9 @@ def on_engine(backend: Backend) -> Exchange:
 @asynccontextmanager
 async def connection() -> AsyncIterator[UpstreamConnection]:
     """Give a connection to nobody."""
-    ours, theirs = trio.socket.socketpair()
-    found = UpstreamConnection(trio.SocketStream(ours))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    found = UpstreamConnection(PlainWire(ours))
     yield found
     found.close()
     theirs.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +17,7 @@ from proxy.core.usage import Usage
 from proxy.runtime.exchange import Exchange, ExchangeRegistry
 from proxy.runtime.gate import Gate
 from proxy.runtime.upstream import UpstreamConnection
+from proxy.runtime.wires import PlainWire
 
 
 def made(request_id: str = "r1") -> Exchange:
@@ -26,9 +28,10 @@ def made(request_id: str = "r1") -> Exchange:
 @asynccontextmanager
 async def upstream() -> AsyncIterator[tuple[UpstreamConnection, trio.SocketStream]]:
     """Give a connection and its other end."""
-    ours, theirs = trio.socket.socketpair()
-    connection = UpstreamConnection(trio.SocketStream(ours))
-    async with trio.SocketStream(theirs) as other_end:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = UpstreamConnection(PlainWire(ours))
+    async with trio.SocketStream(trio.socket.from_stdlib_socket(theirs)) as other_end:
         yield connection, other_end
     connection.close()
 

@@ -14,12 +14,12 @@ import trio.testing
 
 from proxy.core.errors import UpstreamFailed
 from proxy.runtime.address import Address
+from proxy.runtime.response_head import ResponseHead
 from proxy.runtime.upstream import (
     BROKEN,
     MALFORMED,
     MAX_RESPONSE_HEAD,
     UNREACHABLE,
-    ResponseHead,
     UpstreamConnection,
     open_upstream,
 )
