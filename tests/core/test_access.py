@@ -37,6 +37,9 @@ CORS = [
 ]
 
 
+PREFLIGHT = {"method": "OPTIONS", "access_control_request_method": "POST"}
+
+
 def ask(
     policy: AccessPolicy,
     *,
@@ -296,9 +299,102 @@ def test_refusal_of_a_listed_page_can_be_read_by_it(fields: dict[str, str], answ
     assert (found.error.status, found.cors_headers) == (answer, CORS)
 
 
-# -- preflight -----------------------------------------------------------------------------------
+# -- beside another listener ---------------------------------------------------------------------
 
-PREFLIGHT = {"method": "OPTIONS", "access_control_request_method": "POST"}
+SISTER = "http://localhost:8080"
+SISTER_CORS = [(b"Access-Control-Allow-Origin", SISTER.encode()), *CORS[1:]]
+BESIDE_OPEN, BESIDE_KEYED = (
+    replace(
+        policy,
+        public_paths=frozenset[str](),
+        sister_ports=frozenset({8080}),
+        takes_stream_tokens=True,
+    )
+    for policy in (OPEN, KEYED)
+)
+
+
+def test_page_of_the_sister_listener_is_admitted_with_cors_headers() -> None:
+    """To its browser our other port is another origin: without the headers it could not read."""
+    assert ask(BESIDE_OPEN, host="localhost:8081", origin=SISTER) == Admitted(None, SISTER_CORS)
+
+
+@pytest.mark.parametrize("policy", [BESIDE_OPEN, BESIDE_KEYED], ids=["open", "keyed"])
+def test_preflight_of_the_sister_listeners_page_is_answered(policy: AccessPolicy) -> None:
+    """It sends a token in a field that browsers ask about first."""
+    found = ask(
+        policy,
+        host="localhost:8081",
+        origin=SISTER,
+        access_control_request_headers="x-stream-token,content-type",
+        **PREFLIGHT,  # type: ignore[arg-type]
+    )
+    assert isinstance(found, Preflight)
+    allowed = (b"Access-Control-Allow-Headers", b"x-stream-token, content-type")
+    assert {*SISTER_CORS, allowed} <= set(found.headers)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("http://localhost:3000", "localhost:8081"),
+        ("https://localhost:8080", "localhost:8081"),
+        ("http://evil.example:8080", "localhost:8081"),
+        ("http://127.0.0.1:8080", "localhost:8081"),
+    ],
+)
+def test_page_on_another_port_host_or_scheme_is_no_sister(origin: str, host: str) -> None:
+    """A stream token does not make a foreign page ours, where no key is needed."""
+    assert status(ask(BESIDE_OPEN, host=host, origin=origin)) == 403
+    assert status(ask(BESIDE_OPEN, host=host, origin=origin, x_stream_token="t")) == 403
+
+
+def test_reply_varies_by_origin_where_there_is_a_sister() -> None:
+    """Her pages are told more than others."""
+    assert ask(BESIDE_OPEN) == Admitted(None, [(b"Vary", b"Origin")])
+
+
+def test_stream_token_stands_for_a_key_where_it_is_taken() -> None:
+    """Whoever answers redeems it; elsewhere it is nothing."""
+    assert ask(BESIDE_KEYED, x_stream_token="t") == Admitted(None, [(b"Vary", b"Origin")])
+    assert status(ask(KEYED, x_stream_token="t")) == 401
+    assert ask(BESIDE_KEYED, key="sk-alice") == Admitted(ALICE, [(b"Vary", b"Origin")])
+
+
+def test_stream_token_makes_nobody_of_who_has_a_key_as_well() -> None:
+    """The token says whose it is when it is redeemed; the key beside it is not looked at."""
+    both = ask(BESIDE_KEYED, key="sk-alice", x_stream_token="t")
+    assert both == Admitted(None, [(b"Vary", b"Origin")])
+    wrong = ask(BESIDE_KEYED, key="wrong", x_stream_token="t")
+    assert wrong == Admitted(None, [(b"Vary", b"Origin")])
+
+
+@pytest.mark.parametrize(("host", "answer"), [("evil.example", 421), ("a b", 400)])
+def test_stream_token_does_not_stand_for_the_host(host: str, answer: int) -> None:
+    """A page on a rebound name is refused before its token is looked at."""
+    policy = replace(BESIDE_KEYED, allowed_hosts=frozenset({"gpu.lan"}))
+    assert status(ask(policy, host=host, x_stream_token="t")) == answer
+
+
+@pytest.mark.parametrize(
+    ("policy", "key", "says"),
+    [
+        (BESIDE_KEYED, None, "A stream token is needed, as `X-Stream-Token: TOKEN`, or an API key"),
+        (BESIDE_KEYED, "wrong", "not one that this server knows"),
+        (KEYED, None, "An API key is needed"),
+    ],
+)
+def test_credential_missing_is_401_that_says_what_would_do(
+    policy: AccessPolicy, key: str | None, says: str
+) -> None:
+    """A token helps only where it is taken."""
+    found = ask(policy, key=key)
+    assert isinstance(found, Refused)
+    assert (found.error.status, found.error.type) == (401, "authentication_error")
+    assert says in found.error.message
+
+
+# -- preflight -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", [LISTED, RANKED], ids=["open", "keyed"])
@@ -355,6 +451,7 @@ NAMES = st.sampled_from(
         b"Origin",
         b"Authorization",
         b"X-Api-Key",
+        b"X-Stream-Token",
         b"Sec-Fetch-Site",
         b"X-Other",
         b"Access-Control-Request-Method",

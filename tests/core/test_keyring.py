@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.errors import ConfigError
-from proxy.core.keyring import ApiKey, Keyring, parse_key_file, presents_key
+from proxy.core.keyring import (
+    ApiKey,
+    Keyring,
+    parse_key_file,
+    presents_key,
+    presents_stream_token,
+)
 
 ALICE = ApiKey.from_text("sk-alice", name="alice")
 ROOT = ApiKey.from_text("sk-root", name="root", admin=True)
@@ -155,3 +161,23 @@ def test_identify_takes_exactly_the_key(candidate: bytes) -> None:
     """No other bytes are taken for a key."""
     found = RING.identify([(b"x-api-key", candidate)])
     assert (found is not None) == (candidate.strip(b" \t") in (b"sk-alice", b"sk-root"))
+
+
+@pytest.mark.parametrize(
+    ("headers", "presented"),
+    [
+        ([], False),
+        ([(b"X-Stream-Token", b"t")], True),
+        ([(b"x-STREAM-token", b"t")], True),
+        ([(b"Host", b"localhost"), (b"X-Stream-Token", b"")], True),
+        ([(b"X-Stream-Tokens", b"t")], False),
+        ([(b"Authorization", b"Bearer t"), (b"X-Api-Key", b"t")], False),
+    ],
+    ids=repr,
+)
+def test_stream_token_is_presented_in_its_own_field(
+    headers: list[tuple[bytes, bytes]], presented: bool
+) -> None:
+    """Whatever it is, an empty one too; no key is taken for one, and it is taken for no key."""
+    assert presents_stream_token(headers) is presented
+    assert RING.identify([(b"X-Stream-Token", b"sk-alice")]) is None

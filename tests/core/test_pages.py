@@ -83,6 +83,34 @@ def test_page_listed_is_compared_exactly(origin: str, found: Page) -> None:
     assert page(origin=origin) is found
 
 
+@pytest.mark.parametrize(
+    ("secure", "origin", "host", "found"),
+    [
+        (False, "http://gpu.lan:8080", "gpu.lan:8081", Page.LISTED),
+        (False, "http://GPU.lan.:8080", "gpu.lan:8081", Page.LISTED),
+        (False, "http://gpu.lan", "gpu.lan:8081", Page.LISTED),
+        (False, "http://[::1]:8080", "[::1]:8081", Page.LISTED),
+        (False, "http://gpu.lan:8081", "gpu.lan:8081", Page.OWN),
+        (False, "http://gpu.lan:3000", "gpu.lan:8081", Page.FOREIGN),
+        (False, "https://gpu.lan:8080", "gpu.lan:8081", Page.FOREIGN),
+        (False, "http://other.lan:8080", "gpu.lan:8081", Page.FOREIGN),
+        (False, "http://127.0.0.1:8080", "localhost:8081", Page.FOREIGN),
+        (False, "null", "gpu.lan:8081", Page.FOREIGN),
+        (False, "http://gpu.lan:8080", "", Page.FOREIGN),
+        (True, "https://gpu.lan:8080", "gpu.lan:8081", Page.LISTED),
+        (True, "http://gpu.lan:8080", "gpu.lan:8081", Page.FOREIGN),
+    ],
+)
+def test_page_of_a_sister_port_is_as_good_as_listed(
+    secure: bool, origin: str, host: str, found: Page
+) -> None:
+    """We served it, on another port of the same host: to its browser that is another origin."""
+    fields = head(host=host, origin=origin)
+    ports = {80, 8080}
+    asked = page_of(fields, method="POST", secure=secure, listed=(), sister_ports=ports)
+    assert asked is found
+
+
 NAVIGATION = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
 ELSEWHERE = {"sec_fetch_site": "cross-site"}
 
