@@ -11,6 +11,7 @@ Source: WHATWG HTML, section 9.2; RFC 9112 section 7.1.
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 
 from proxy.core.response_body import ResponseBody
@@ -94,7 +95,7 @@ class EventPassage:
         self._events = events
         self._sent = sent
         self._tail_bytes = tail_bytes
-        self._last: list[bytes] = []
+        self._last: deque[bytes] = deque()
         self._last_bytes = 0
         self.over = body.over
 
@@ -134,12 +135,11 @@ class EventPassage:
     def _note(self, data: bytes, payload_bytes: int) -> None:
         self._sent.bytes += payload_bytes
         self._sent.events += data.count(b"\n\n")
-        self._last.append(data)
+        last = self._last
+        last.append(data)
         self._last_bytes += len(data)
-        # Joined now and then and not each time: an event costs no copy.
-        if self._last_bytes > 4 * self._tail_bytes:
-            self._last = [self.tail]
-            self._last_bytes = len(self._last[0])
+        while self._last_bytes - len(last[0]) >= self._tail_bytes:
+            self._last_bytes -= len(last.popleft())
 
 
 def _payload_of_whole_chunks(data: bytes) -> int:

@@ -171,6 +171,7 @@ class Carriage:
             if self._downstream.started and head.status != 200:
                 await self._raise_answered(head, upstream)
             answer = self._answer_to(head)
+            self._request.forget_body()
             await answer.begin(head, self._client_fields(head))
             await self._relay_body(connection, upstream, answer)
             await answer.prepare()

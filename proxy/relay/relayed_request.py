@@ -36,6 +36,7 @@ class RelayedRequest:
         body: The whole body, once it was read; None for a request whose body is streamed.
         fields: The body's JSON object, once it was parsed.
         principal: The name of the key that it came with.
+        model: The model that the body names, once it was parsed.
     """
 
     method: str
@@ -47,6 +48,7 @@ class RelayedRequest:
     body: bytes | None = None
     fields: dict[str, object] = field(default_factory=dict)
     principal: str | None = None
+    model: str | None = None
 
     @classmethod
     def of(cls, scope: Message) -> RelayedRequest:
@@ -79,6 +81,8 @@ class RelayedRequest:
         self.body = body
         if self.has_json:
             self.fields = await parse_object(body)
+            model = self.fields.get("model")
+            self.model = model if isinstance(model, str) else None
         if self.route.generates and not allow_remote_media:
             refuse_foreign_media(self.fields)
 
@@ -93,17 +97,20 @@ class RelayedRequest:
             bounds = capped_members(label, fields, max_tokens)
             self.body = upstream_body(label, fields, self.body, bounds)
 
+    def forget_body(self) -> None:
+        """Hold the body no more: it is being sent, and it is decided what becomes of the answer.
+
+        A stream may run for an hour, and its prompt may have megabytes.
+        """
+        self.fields = {}
+        if self.body is not None:
+            self.body = b""
+
     @property
     def conversation(self) -> str | None:
         """The `X-Conversation-Id` under which llama-server keeps a stream for those who rejoin."""
         found = self.header(b"x-conversation-id")
         return None if found is None else found.decode("latin1")
-
-    @property
-    def model(self) -> str | None:
-        """The model that the body names."""
-        found = self.fields.get("model")
-        return found if isinstance(found, str) else None
 
     @property
     def wants_stream(self) -> bool:
