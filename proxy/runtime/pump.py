@@ -124,9 +124,12 @@ class Flow:
         self.passage: Passage = Unchanged() if passage is None else passage
         self.send_timeout_s = send_timeout_s
         self.torn = False
-        self._error: PumpError | None = None
+        self._error: Exception | None = None
         self._pending = memoryview(b"")
-        self._source_ended = False
+
+    def begin(self) -> _Wish:
+        """Tell what it waits for first: nothing, if its passage is over already."""
+        return self._go_on()
 
     def advance_source(self, buffer: memoryview) -> _Wish:
         """Receive once, and send what came of it.
@@ -148,11 +151,17 @@ class Flow:
 
     def advance_sink(self) -> _Wish:
         """Send what is left of what was received."""
-        return self._send(self._pending)
+        # Once it is sent, nobody holds it any more.
+        pending, self._pending = self._pending, memoryview(b"")
+        return self._send(pending)
 
     def hang_up(self) -> _Wish:
         """Take that the sink's peer is gone."""
         return self._fail(SinkGone("the sink hung up"), None)
+
+    def stop_for(self, defect: Exception) -> _Wish:
+        """Take what its passage raised, for `result` to raise again."""
+        return self._fail(defect, defect.__cause__)
 
     def result(self) -> None:
         """Raise what ended it, if it was no proper end.
@@ -190,7 +199,7 @@ class Flow:
             return _Wish.NOTHING
         return self._fail(SourceBroken("the source closed before the stream's end"), None)
 
-    def _fail(self, error: PumpError, cause: Exception | None) -> _Wish:
+    def _fail(self, error: Exception, cause: BaseException | None) -> _Wish:
         self._error = error
         error.__cause__ = cause
         return _Wish.NOTHING
@@ -221,6 +230,9 @@ class Pump:
 
     Back-pressure: a flow whose sink takes no more reads no more from its source; at most
     `READ_SIZE` bytes and what its passage makes of them are held. Other flows are not slowed.
+
+    Sockets: each is in one flow at a time, and stays open until `move` has ended. Who closes one
+    before cancels `move` in the same step.
 
     Args:
         on_activity: Called at each wake-up in which something moved; cheap, it must not raise.
@@ -264,6 +276,8 @@ class Pump:
             SourceMalformed: The passage did not understand it.
             SinkGone: The sink's peer hung up, in either direction, or reset the connection.
             SinkStalled: It took nothing for the flow's send timeout.
+            Exception: What the passage raised; other flows go on.
+            OSError, ValueError: A socket is closed, or in a flow already; nothing was moved.
 
         Whatever is raised, everything before was sent whole and in order; `flow.torn` tells whether
         a piece was cut.
@@ -274,8 +288,10 @@ class Pump:
         await trio.lowlevel.checkpoint_if_cancelled()
         # A sink has patience only while something waits for it.
         with trio.CancelScope() as patience:
-            if self._epoll is None:
-                await _move_by_task(flow, patience, self._buffer)
+            if flow.begin() is _Wish.NOTHING:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            elif self._epoll is None:
+                await self._move_by_task(flow, patience)
             else:
                 await self._sleep(_Sleeper(flow, patience))
         if patience.cancelled_caught:
@@ -292,10 +308,14 @@ class Pump:
 
     def _register(self, sleeper: _Sleeper) -> None:
         epoll = self._epoll
+        epoll.register(sleeper.source_fd, READABLE)
+        try:
+            epoll.register(sleeper.sink_fd, HANGUP)
+        except BaseException:
+            epoll.unregister(sleeper.source_fd)
+            raise
         self._by_source[sleeper.source_fd] = sleeper
         self._by_sink[sleeper.sink_fd] = sleeper
-        epoll.register(sleeper.source_fd, READABLE)
-        epoll.register(sleeper.sink_fd, HANGUP)
 
     def _unregister(self, sleeper: _Sleeper) -> None:
         del self._by_source[sleeper.source_fd]
@@ -314,17 +334,24 @@ class Pump:
 
     def _serve(self, fd: int, what: int) -> None:
         # One flow's end may end another that is in the same batch.
-        sleeper = self._by_source.get(fd)
-        if sleeper is not None:
-            self._follow(sleeper, sleeper.flow.advance_source(self._buffer))
+        sleeper = self._by_source.get(fd) or self._by_sink.get(fd)
+        if sleeper is None:
             return
-        sleeper = self._by_sink.get(fd)
-        if sleeper is not None:
-            flow = sleeper.flow
-            self._follow(sleeper, flow.hang_up() if what & ~WRITABLE else flow.advance_sink())
+        flow = sleeper.flow
+        try:
+            if fd == sleeper.source_fd:
+                wish = flow.advance_source(self._buffer)
+            else:
+                wish = flow.hang_up() if what & ~WRITABLE else flow.advance_sink()
+        except Exception as defect:  # noqa: BLE001 - a passage's; raised where its flow is moved
+            wish = flow.stop_for(defect)
+        self._follow(sleeper, wish)
 
     def _follow(self, sleeper: _Sleeper, wish: _Wish) -> None:
         if wish is _Wish.SOURCE and sleeper.wish is _Wish.SOURCE:
+            return
+        # What its passage did may have cancelled it.
+        if self._by_source.get(sleeper.source_fd) is not sleeper:
             return
         if wish is _Wish.NOTHING:
             self._unregister(sleeper)
@@ -347,16 +374,16 @@ class Pump:
             epoll.modify(sleeper.sink_fd, HANGUP)
             epoll.register(sleeper.source_fd, READABLE)
 
-
-async def _move_by_task(flow: Flow, patience: trio.CancelScope, buffer: memoryview) -> None:
-    """Move one flow by its own task; a sink that hangs up is noticed at the next write."""
-    wish = _Wish.SOURCE
-    while wish is not _Wish.NOTHING:
-        if wish is _Wish.SOURCE:
-            patience.deadline = math.inf
-            await trio.lowlevel.wait_readable(flow.source)
-            wish = flow.advance_source(buffer)
-        else:
-            patience.deadline = trio.current_time() + flow.send_timeout_s
-            await trio.lowlevel.wait_writable(flow.sink)
-            wish = flow.advance_sink()
+    async def _move_by_task(self, flow: Flow, patience: trio.CancelScope) -> None:
+        """Move one flow by its own task; a sink that hangs up is noticed at the next write."""
+        wish = _Wish.SOURCE
+        while wish is not _Wish.NOTHING:
+            if wish is _Wish.SOURCE:
+                patience.deadline = math.inf
+                await trio.lowlevel.wait_readable(flow.source)
+                wish = flow.advance_source(self._buffer)
+            else:
+                patience.deadline = trio.current_time() + flow.send_timeout_s
+                await trio.lowlevel.wait_writable(flow.sink)
+                wish = flow.advance_sink()
+            self._on_activity()

@@ -62,9 +62,9 @@ def split(data: bytes, cuts: Iterable[int]) -> list[bytes]:
 
 
 @st.composite
-def chunked_streams(draw: st.DrawFn) -> ChunkedStream:
+def chunked_streams(draw: st.DrawFn, kind: st.SearchStrategy[bytes] = EVENTS) -> ChunkedStream:
     """Draw a stream: a chunk for each event as llama-server has it, or cut in other ways."""
-    events = draw(st.lists(EVENTS, min_size=1, max_size=6))
+    events = draw(st.lists(kind, min_size=1, max_size=6))
     payload, ends = b"".join(events), [*accumulate(map(len, events))]
     anywhere = st.sets(st.sampled_from(ends) | st.integers(1, len(payload)))
     cuts = draw(st.just(ends) | st.lists(st.sampled_from(ends)) | anywhere)
