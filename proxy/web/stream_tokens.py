@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 
 import trio
 
-from proxy.core.errors import InvalidRequest, NotFound
+from proxy.core.errors import BodyTooLarge, InvalidRequest, NotFound
 from proxy.core.fast_reach import STREAM_PATH, FastReach
 from proxy.core.keyring import ApiKey
 from proxy.http1.asgi import Message, Receive, Send
-from proxy.relay.relayed_request import parse_object, read_body
+from proxy.relay.relayed_request import parse_object
 from proxy.runtime.stream_tokens import StreamToken, StreamTokens
 
 STREAM_URL_PATH = "/api/inference/stream-url"
@@ -88,12 +88,7 @@ class TokenRoutes:
     async def _make(self, scope: Message, receive: Receive) -> dict[str, object]:
         if self._reach is None:
             raise NotFound("There is no fast path: it was turned off.")
-        body = await read_body(receive)
-        if body is None:
-            # The client is gone: nobody would get the token.
-            raise InvalidRequest("The body did not come.")
-        if len(body) > _MAX_BODY:
-            raise InvalidRequest("The body is larger than any that asks for a stream token.")
+        body = await _read_body(receive)
         fields = await parse_object(body) if body.strip() else {}
         token = self._tokens.issue_as_asked(fields, key_name=_name_of(scope), paths=self._paths)
         url = self._url_for(scope)
@@ -117,6 +112,26 @@ class TokenRoutes:
         return self._reach.url_for(
             host_field=_field(scope, b"host"), client_host=client[0] if client else None
         )
+
+
+async def _read_body(receive: Receive) -> bytes:
+    """Read the whole body, if it is no larger than one that asks for a token can be.
+
+    Raises:
+        HttpError: It is, it did not come, or the guard refused it.
+    """
+    body = bytearray()
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            # The client is gone: nobody would get the token.
+            raise InvalidRequest("The body did not come.")
+        body += message["body"]
+        if len(body) > _MAX_BODY:
+            raise BodyTooLarge("The body is larger than any that asks for a stream token.")
+        more = message["more_body"]
+    return bytes(body)
 
 
 def _name_of(scope: Message) -> str | None:
