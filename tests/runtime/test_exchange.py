@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,10 +13,11 @@ import trio
 import trio.testing
 
 from proxy.core.causes import EndCause, Phase
-from proxy.core.errors import HttpError, InvalidRequest, UpstreamFailed
+from proxy.core.errors import HttpError, InternalError, InvalidRequest, UpstreamFailed
 from proxy.core.usage import Usage
 from proxy.runtime.exchange import Exchange, ExchangeRegistry
 from proxy.runtime.gate import Gate
+from proxy.runtime.stream_tokens import Lease
 from proxy.runtime.upstream import UpstreamConnection
 from proxy.runtime.wires import PlainWire
 
@@ -69,6 +71,139 @@ async def test_finish_after_an_end_changes_nothing() -> None:
     exchange.end(EndCause.CLIENT_TOO_SLOW)
     exchange.finish()
     assert exchange.cause is EndCause.CLIENT_TOO_SLOW
+
+
+# -- deadlines and defects -------------------------------------------------------------------------
+
+
+async def slept(exchange: Exchange, seconds: float = math.inf) -> float:
+    """Let it last that long at most; return how long it lasted."""
+    with exchange.scope:
+        await trio.sleep(seconds)
+    exchange.note_deadline()
+    return trio.current_time() - exchange.started_at
+
+
+async def test_end_at_ends_it_then_by_its_cause(autojump_clock: object) -> None:
+    """Nobody has to be there to end it."""
+    exchange = made()
+    exchange.end_at(trio.current_time() + 5, EndCause.DEADLINE_EXCEEDED)
+    assert await slept(exchange) == 5
+    assert exchange.cause is EndCause.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("earlier_first", [True, False])
+async def test_end_at_of_two_times_is_the_earlier_one(
+    earlier_first: bool, autojump_clock: object
+) -> None:
+    """By its own cause, in whatever order they were named."""
+    exchange, now = made(), trio.current_time()
+    ends = [(now + 3, EndCause.TOKEN_EXPIRED), (now + 5, EndCause.DEADLINE_EXCEEDED)]
+    for when, cause in ends if earlier_first else reversed(ends):
+        exchange.end_at(when, cause)
+    assert await slept(exchange) == 3
+    assert exchange.cause is EndCause.TOKEN_EXPIRED
+
+
+async def test_end_at_a_time_that_has_been_ends_it_at_once() -> None:
+    """A lease may be over by the time the request has been read."""
+    exchange = made()
+    exchange.end_at(trio.current_time() - 1, EndCause.TOKEN_EXPIRED)
+    await slept(exchange)
+    assert exchange.cause is EndCause.TOKEN_EXPIRED
+
+
+async def test_deadline_that_did_not_come_is_no_cause(autojump_clock: object) -> None:
+    """It ended before."""
+    exchange = made()
+    exchange.end_at(trio.current_time() + 5, EndCause.DEADLINE_EXCEEDED)
+    assert await slept(exchange, 4) == 4
+    assert exchange.cause is None
+
+
+async def test_deadline_after_an_end_changes_nothing(autojump_clock: object) -> None:
+    """The first cause stays."""
+    exchange = made()
+    exchange.end_at(trio.current_time() + 5, EndCause.DEADLINE_EXCEEDED)
+    exchange.end(EndCause.CANCELLED_BY_ADMIN)
+    assert await slept(exchange) == 0
+    assert exchange.cause is EndCause.CANCELLED_BY_ADMIN
+
+
+async def test_end_by_defect_counts_also_after_the_answer_was_called_complete() -> None:
+    """It was not: the defect came before its last byte."""
+    exchange, error = made(), InternalError("x")
+    exchange.finish()
+    exchange.end_by_defect(error)
+    assert (exchange.cause, exchange.reply()) == (EndCause.INTERNAL_ERROR, error)
+
+
+async def test_end_by_defect_after_another_end_changes_nothing() -> None:
+    """What ended it was there before."""
+    exchange = made()
+    exchange.end(EndCause.CLIENT_DISCONNECTED)
+    exchange.end_by_defect(InternalError("x"))
+    assert (exchange.cause, exchange.reply()) == (EndCause.CLIENT_DISCONNECTED, None)
+
+
+# -- leases ----------------------------------------------------------------------------------------
+
+
+def lease_until(ends_at: float | None, given_back: list[str] | None = None) -> Lease:
+    """Return a lease that says when it was given back."""
+    back = [] if given_back is None else given_back
+    return Lease(
+        "t1", ends_at=ends_at, max_tokens=None, key_name=None, give_back=lambda: back.append("t1")
+    )
+
+
+async def test_lease_that_is_revoked_ends_the_exchange() -> None:
+    """At once, by the cause that the revocation names."""
+    exchange, lease = made(), lease_until(None)
+    exchange.take_lease(lease)
+    with exchange.scope:
+        lease.end(EndCause.TOKEN_REVOKED)
+        await trio.sleep_forever()
+    assert exchange.cause is EndCause.TOKEN_REVOKED
+
+
+@pytest.mark.parametrize(
+    ("lease_s", "timeout_s", "lasted", "cause"),
+    [
+        (3, None, 3, EndCause.TOKEN_EXPIRED),
+        (3, 5, 3, EndCause.TOKEN_EXPIRED),
+        (5, 3, 3, EndCause.DEADLINE_EXCEEDED),
+        (None, 3, 3, EndCause.DEADLINE_EXCEEDED),
+        (None, None, 7, None),
+    ],
+)
+async def test_lease_ends_the_exchange_unless_something_does_before(
+    lease_s: float | None,
+    timeout_s: float | None,
+    lasted: float,
+    cause: EndCause | None,
+    autojump_clock: object,
+) -> None:
+    """The request's own time goes on beside it."""
+    exchange, now = made(), trio.current_time()
+    if timeout_s is not None:
+        exchange.end_at(now + timeout_s, EndCause.DEADLINE_EXCEEDED)
+    exchange.take_lease(lease_until(None if lease_s is None else now + lease_s))
+    assert await slept(exchange, 7) == lasted
+    assert exchange.cause is cause
+
+
+async def test_release_gives_the_lease_back_once() -> None:
+    """After the permit, and not again."""
+    given_back = list[str]()
+    exchange = made()
+    exchange.take_lease(lease_until(None, given_back))
+    exchange.release()
+    exchange.release()
+    assert (given_back, exchange.lease) == (["t1"], None)
+
+
+# -- replies and release ---------------------------------------------------------------------------
 
 
 async def test_reply_is_the_causes_own_sentence_where_no_error_is_named() -> None:
@@ -143,6 +278,33 @@ async def test_end_all_without_error_uses_the_causes_own() -> None:
         registry.end_all(EndCause.SHUTTING_DOWN)
     assert exchange.error is None
     assert exchange.cause is EndCause.SHUTTING_DOWN
+
+
+async def test_supersede_ends_the_older_ones_of_the_conversation_alone() -> None:
+    """Neither those of other conversations, nor those of other keys, nor those without one."""
+    registry = ExchangeRegistry()
+    newer, older, other, another_key, alone = (made(str(number)) for number in range(5))
+    for exchange in (newer, older):
+        exchange.conversation = ("key", "a")
+    other.conversation, another_key.conversation = ("key", "b"), (None, "a")
+    with (
+        registry.open(older),
+        registry.open(other),
+        registry.open(another_key),
+        registry.open(alone),
+        registry.open(newer),
+    ):
+        assert registry.supersede(newer)
+        assert [each.request_id for each in registry if each.cause is not None] == ["1"]
+        assert older.cause is EndCause.SUPERSEDED
+
+
+async def test_supersede_of_a_new_conversation_ends_nobody() -> None:
+    """Then llama-server need not be asked to end it."""
+    registry, newer = ExchangeRegistry(), made()
+    newer.conversation = (None, "a")
+    with registry.open(made("2")), registry.open(newer):
+        assert not registry.supersede(newer)
 
 
 async def test_wait_none_on_engine_waits_for_those_with_a_connection_alone() -> None:
