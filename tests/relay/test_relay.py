@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
-from proxy.core.access import AccessPolicy
-from proxy.core.framing import Limits
-from proxy.core.keyring import Keyring
-from proxy.http1.connection import ConnectionLimits
 from proxy.relay import connecting as connecting_module
-from proxy.relay.front_door import FrontDoor
-from proxy.relay.relay import Relay
 from proxy.relay.settings import RelaySettings
 from proxy.runtime import backend as backend_module
 from proxy.runtime.address import Address
-from proxy.runtime.backend import Backend, Engine
-from tests.fakes.scripted_server import Handler, answering, read_head, scripted_server
+from tests.fakes.scripted_server import answering, read_head, scripted_server
 from tests.fakes.staged_engine import StagedEngine, external_engine
-from tests.http1.guarded import guarded
 from tests.left_behind import Leftovers
 from tests.promises.wire import Wire, wire
+from tests.relay.relayed import Relayed, before, ended, ends, relayed
 from tests.web.wire import Sent, ask_port
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -44,62 +34,6 @@ UPLOAD = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\n"
 @pytest.fixture(autouse=True)
 def leaves_nothing(leftovers: Leftovers) -> None:
     """Assert after each test that no descriptor is left."""
-
-
-@dataclass(slots=True)
-class Relayed:
-    """A relay that runs."""
-
-    backend: Backend
-    port: int
-
-
-@asynccontextmanager
-async def relayed(
-    engine: Engine,
-    settings: RelaySettings | None = None,
-    *,
-    router: bool = False,
-    body_stall_s: float = 10.0,
-) -> AsyncIterator[Relayed]:
-    """Serve a relay; at its end no exchange and no permit may be left."""
-    backend = Backend(engine, max_queue=4, router=router)
-    relay = Relay(backend, settings or RelaySettings())
-    door = FrontDoor(AccessPolicy(keyring=Keyring(())), lambda _: relay)
-    limits = ConnectionLimits(Limits(max_body=1000), body_stall_s=body_stall_s)
-    async with trio.open_nursery() as nursery, guarded(door, limits) as server:
-        nursery.start_soon(backend.run)
-        yield Relayed(backend, server.port)
-        with trio.fail_after(5):
-            await server.guard.drain()
-        nursery.cancel_scope.cancel()
-        assert len(backend.exchanges) == 0
-        assert [gate.statistics().admitted for gate in backend.gates.values()] in ([], [0])
-
-
-@asynccontextmanager
-async def before(
-    handler: Handler, settings: RelaySettings | None = None, **options: Any
-) -> AsyncIterator[tuple[Relayed, StagedEngine]]:
-    """Serve a relay before a server that does what `handler` says."""
-    engine = StagedEngine()
-    async with (
-        scripted_server(handler) as engine.told_address,
-        relayed(engine, settings, **options) as server,
-    ):
-        yield server, engine
-
-
-def ends(server: Relayed) -> list[str]:
-    """Return the causes of the exchanges that ended, once each."""
-    return sorted(cause for _, cause in server.backend.exchanges.measures.exchanges)
-
-
-async def ended(server: Relayed) -> None:
-    """Wait until no exchange is in flight."""
-    with trio.fail_after(5):
-        while len(server.backend.exchanges):
-            await trio.sleep(0.002)
 
 
 # -- defects ---------------------------------------------------------------------------------------
