@@ -10,63 +10,100 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmark import report
-from benchmark.measure import Run, measure
+from benchmark import machine, report
+from benchmark.measure import measure
 from benchmark.peers import PEERS
+from benchmark.plan import Part, Run
+from benchmark.plot import draw
 from benchmark.processes import BenchmarkError
 from benchmark.startup import measure_startup, startup_markdown
+from benchmark.tables import markdown
 
 _DESCRIPTION = """\
-Measures what a relayed event costs: processor time, added time to the first byte, memory, and how
-many events pass at most. Everything runs on this machine's loopback and ends by itself. What the
-figures mean, and what they do not: docs/performance.md."""
+Measures what a relayed event costs: processor time, added time to the first byte, evenness, memory,
+how many events pass at most, and how long a stream outlives its client. Everything runs on this
+machine's loopback and ends by itself. What the figures mean, and what they do not:
+docs/performance.md."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    options = _parser().parse_args(argv)
+    options = _parse(argv)
     # As Ctrl-C: the blocks that own children are left and end them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         table, found = (_startup if options.what == "startup" else _relay)(options)
+        if options.json is not None:
+            options.json.write_text(json.dumps(found, indent=1) + "\n")
+        print(table, end="")
+        if options.plot is not None:
+            draw(found["figures"], options.plot)
     except BenchmarkError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    if options.json is not None:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(table, end="")
     return 0
 
 
-def _relay(options: argparse.Namespace) -> tuple[str, report.Row]:
+def _relay(options: argparse.Namespace) -> tuple[str, Any]:
+    found = _earlier(options.from_json) if options.from_json else _measured(options)
+    return markdown(found["figures"], found["run"]["peers_left_out"]), found
+
+
+def _earlier(path: Path) -> Any:
+    try:
+        found = json.loads(path.read_text())
+        _ = found["figures"], found["run"]["peers_left_out"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchmarkError(f"{path} has no figures of this command") from error
+    return found
+
+
+def _measured(options: argparse.Namespace) -> Any:
     run = Run(
         peers=options.peers,
+        parts=options.only,
         streams=options.streams,
+        engine_streams=options.engine_streams,
         rounds=options.rounds or 3,
         seconds=options.seconds,
         probes=options.probes,
         saturation_streams=options.saturation_streams,
+        teardowns=options.teardowns,
     )
-    about = report.machine()
+    about = machine.describe()
+    for name in PEERS:
+        if name not in run.peers:
+            _tell(f"without {PEERS[name].title}")
     samples = measure(run, _tell)
-    found = report.document(run, samples, about)
-    return report.markdown(report.figures(run, samples)), found
+    return report.document(run, samples, about)
 
 
-def _startup(options: argparse.Namespace) -> tuple[str, report.Row]:
-    about = report.machine()
+def _startup(options: argparse.Namespace) -> tuple[str, Any]:
+    about = machine.describe()
     found = measure_startup(options.rounds or 5, _tell)
     return startup_markdown(found), {"machine": about, **found}
 
 
 def _tell(what: str) -> None:
     print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(argv)
+    options.peers = tuple(name for name in options.peers if name not in options.without)
+    if not options.peers:
+        parser.error("nobody is left to be measured")
+    if options.plot is not None and options.what == "startup":
+        parser.error("--plot draws the figures of relay")
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,10 +117,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--rounds", type=_positive, metavar="N", help="rounds; default 3, for startup 5")
-    add("--seconds", type=float, default=8.0, metavar="S", help="each window; default 8")
-    add("--streams", type=_counts, default=(1, 32, 128), metavar="N,N", help="default 1,32,128")
-    add("--peers", type=_peers, default=tuple(PEERS), metavar="P,P", help=", ".join(PEERS))
-    add("--probes", type=int, default=100, metavar="N", help="first bytes timed; default 100")
+    add("--seconds", type=float, default=5.0, metavar="S", help="each window; default 5")
+    add(
+        "--streams",
+        type=_counts,
+        default=(1, 32, 128, 512),
+        metavar="N,N",
+        help="paced streams; default 1,32,128,512",
+    )
+    add(
+        "--engine-streams",
+        type=_counts,
+        default=(1, 4),
+        metavar="N,N",
+        help="streams of the real engine, up to 4; default 1,4",
+    )
+    peers = _names("peer", PEERS)
+    add("--peers", type=peers, default=tuple(PEERS), metavar="P,P", help=", ".join(PEERS))
+    add("--without", type=peers, default=(), metavar="P,P", help="leave these peers out")
+    parts = [str(part) for part in Part]
+    add(
+        "--only",
+        type=lambda text: frozenset(map(Part, _names("part", parts)(text))),
+        default=frozenset(Part),
+        metavar="P,P",
+        help=f"only these parts: {', '.join(parts)}",
+    )
+    add("--probes", type=int, default=200, metavar="N", help="first bytes timed; default 200")
     add(
         "--saturation-streams",
         type=int,
@@ -91,7 +151,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="streams of the unpaced load; 0 leaves it out; default 32",
     )
+    add("--teardowns", type=_positive, default=36, metavar="N", help="streams closed; default 36")
     add("--json", type=Path, metavar="PATH", help="write everything there, every sample too")
+    add("--plot", type=Path, metavar="FILE.svg", help="draw the figures there")
+    add(
+        "--from-json",
+        type=Path,
+        metavar="PATH",
+        help="measure nothing: print, and draw, what an earlier run wrote",
+    )
     return parser
 
 
@@ -106,9 +174,16 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({_positive(each) for each in text.split(",")}))
 
 
-def _peers(text: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in PEERS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no peer {unknown[0]!r}; there are {', '.join(PEERS)}")
-    return names
+def _names(what: str, known: Collection[str]) -> Callable[[str], tuple[str, ...]]:
+    """Return what takes a list of names and refuses one that is not known."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(text.split(",")))
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(
+                    f"no {what} {name!r}; there are {', '.join(known)}"
+                )
+        return names
+
+    return parse

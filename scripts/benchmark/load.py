@@ -9,25 +9,36 @@ of the peer's processes itself, at the very edges of the window in which it coun
 from __future__ import annotations
 
 import json
-import select
-import socket
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from benchmark.clients import (
+    START_TIMEOUT_S,
+    Connection,
+    EngineStream,
+    Loop,
+    Probe,
+    SampledStream,
+    Stream,
+)
 from benchmark.processes import cpu_seconds, resident_bytes
-from benchmark.wire import LAST_CHUNK, MARK, stream_request
+from benchmark.timing import Delays, Gaps, Spread, delays, gaps, spread
+from benchmark.wire import Order, engine_request, paced_request
 
-_READ_SIZE = 256 * 1024
-# For all streams to have had their first event.
-_START_TIMEOUT_S = 30.0
 # Streams begin spread over this time: their events then come evenly and not all at once.
 _SPREAD_S = 0.4
 _SETTLE_S = 0.4
 # Between two short answers: the peer has gone back to its streams.
 _PROBE_PAUSE_S = 0.005
+# For all of them together: a peer that is asked for more than it can do may take seconds for each.
+_PROBING_S = 5.0
+# How many streams are timed: the load must cost less than what it measures.
+_SAMPLED = 32
+# Long enough that an answer's beginning and end are nothing beside its events, and short enough
+# that the context does not fill: an engine gets slower as it does.
+_ENGINE_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +48,18 @@ class LoadPlan:
     Attributes:
         port: Of the peer, on 127.0.0.1.
         pids: The peer's processes.
+        upstream_pids: The upstream's.
         streams: How many streams there are at once.
-        events_per_s: The pace of each; 0 for unpaced.
-        seconds: How long the window is.
+        events_per_s: The pace of each; 0 for unpaced; None for a real engine, which has its own.
+        seconds: How long the window is; 0 for none.
         probes: How many short answers are asked for afterwards.
     """
 
     port: int
     pids: tuple[int, ...]
+    upstream_pids: tuple[int, ...]
     streams: int
-    events_per_s: float
+    events_per_s: float | None
     seconds: float
     probes: int
 
@@ -60,159 +73,158 @@ class LoadResult:
         events: How many events came in it.
         cpu_s: The peer's processor time in it.
         own_cpu_s: The load's own, to see that it was not what limits.
+        upstream_cpu_s: The upstream's.
         rss_bytes: The peer's resident set at its end.
-        first_byte_s: Median and 99th percentile of the short answers; None without any.
-        ended_early: Streams that the peer ended.
+        gaps: Between the events of paced streams.
+        delays: Of the events of paced streams.
+        first_byte: Of the short answers; None without any.
+        not_begun: Streams that had no event in time.
+        ended_early: Streams that the peer ended; of a real engine, answers that failed.
     """
 
     window_s: float
     events: int
     cpu_s: float
     own_cpu_s: float
+    upstream_cpu_s: float
     rss_bytes: int
-    first_byte_s: tuple[float, float] | None
+    gaps: Gaps | None
+    delays: Delays | None
+    first_byte: Spread | None
+    not_begun: int
     ended_early: int
 
 
-class Load:
+def load_result(printed: str) -> LoadResult:
+    """Return what a load printed."""
+    fields = json.loads(printed)
+    if fields["gaps"]:
+        fields["gaps"] = Gaps(**fields["gaps"])
+    if fields["delays"]:
+        fields["delays"] = Delays(*(Spread(**fields["delays"][key]) for key in ("start", "end")))
+    if fields["first_byte"]:
+        fields["first_byte"] = Spread(**fields["first_byte"])
+    return LoadResult(**fields)
+
+
+class Clients:
     """The clients; one use."""
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
-        self._epoll = select.epoll()
-        self._sockets: dict[int, socket.socket] = {}
-        self._waiting: set[int] = set()
-        self._events = 0
-        self._ended_early = 0
-        self._probe: _Probe | None = None
+        self._loop = Loop(self._at_end)
+        self._streams: list[Stream | EngineStream] = []
 
     def run(self) -> LoadResult:
         """Carry the plan out."""
-        self._open_streams()
-        self._until(time.monotonic() + _SETTLE_S)
-        events, cpu, own, began = self._events, self._cpu(), time.process_time(), time.monotonic()
-        self._until(began + self._plan.seconds)
-        ended, cpu_s, rss = time.monotonic(), self._cpu() - cpu, self._rss()
-        result = LoadResult(
-            window_s=ended - began,
-            events=self._events - events,
-            cpu_s=cpu_s,
-            own_cpu_s=time.process_time() - own,
+        not_begun = self._open_streams()
+        self._loop.run_until(time.monotonic() + _SETTLE_S)
+        self._forget_arrivals()
+        events, cpu, began_ns = self._events(), self._processor_times(), time.monotonic_ns()
+        self._loop.run_until(began_ns * 1e-9 + self._plan.seconds)
+        ended_ns, used = time.monotonic_ns(), self._processor_times()
+        counted, rss = self._events() - events, sum(map(resident_bytes, self._plan.pids))
+        sampled = [each.arrivals for each in self._sampled()]
+        # Before the short answers, during which the streams go on.
+        seen_gaps, seen_delays = gaps(sampled), delays(sampled, began_ns, ended_ns)
+        return LoadResult(
+            window_s=(ended_ns - began_ns) * 1e-9,
+            events=counted,
+            cpu_s=used[0] - cpu[0],
+            own_cpu_s=used[1] - cpu[1],
+            upstream_cpu_s=used[2] - cpu[2],
             rss_bytes=rss,
-            first_byte_s=self._probe_first_bytes(),
-            ended_early=self._ended_early,
+            gaps=seen_gaps,
+            delays=seen_delays,
+            first_byte=self._probe_first_bytes(not_begun),
+            not_begun=not_begun,
+            ended_early=sum(map(_failures, self._streams)),
         )
-        for sock in self._sockets.values():
-            sock.close()
-        return result
 
-    def _cpu(self) -> float:
-        return sum(map(cpu_seconds, self._plan.pids))
+    def _at_end(self, connection: Connection) -> None:
+        if isinstance(connection, EngineStream):
+            connection.ask_again()
+            self._loop.add(connection)
 
-    def _rss(self) -> int:
-        return sum(map(resident_bytes, self._plan.pids))
-
-    def _open_streams(self) -> None:
+    def _processor_times(self) -> tuple[float, float, float]:
+        """Return the peer's, our own and the upstream's."""
         plan = self._plan
-        request = stream_request(f"127.0.0.1:{plan.port}", events_per_s=plan.events_per_s)
+        peer, upstream = (sum(map(cpu_seconds, pids)) for pids in (plan.pids, plan.upstream_pids))
+        return peer, time.process_time(), upstream
+
+    def _events(self) -> int:
+        return sum(each.events for each in self._streams)
+
+    def _sampled(self) -> list[SampledStream]:
+        return [each for each in self._streams if isinstance(each, SampledStream)]
+
+    def _forget_arrivals(self) -> None:
+        for each in self._sampled():
+            each.arrivals.clear()
+
+    def _open_streams(self) -> int:
+        """Open all, and return how many had no event in time."""
+        open_stream, streams = self._opener(), self._plan.streams
         began = time.monotonic()
-        for number in range(plan.streams):
-            sock = _connect(plan.port)
-            sock.sendall(request)
-            sock.setblocking(False)
-            self._sockets[sock.fileno()] = sock
-            self._waiting.add(sock.fileno())
-            self._epoll.register(sock.fileno(), select.EPOLLIN)
-            self._until(began + _SPREAD_S * (number + 1) / plan.streams)
-        give_up_at = began + _START_TIMEOUT_S
-        self._until(give_up_at, lambda: not self._waiting)
-        if self._waiting:
-            sys.exit(f"{len(self._waiting)} of {plan.streams} streams did not begin")
+        for number in range(streams):
+            stream = open_stream(number)
+            self._streams.append(stream)
+            self._loop.add(stream)
+            self._loop.run_until(began + _SPREAD_S * (number + 1) / streams)
+        waiting = set(self._streams)
 
-    def _until(self, when: float, done: Callable[[], bool] = lambda: False) -> None:
-        while not done() and (left := when - time.monotonic()) > 0:
-            for fd, _ in self._epoll.poll(left):
-                if self._probe is not None and fd == self._probe.fd:
-                    self._probe.read()
-                else:
-                    self._read(fd)
+        def all_run() -> bool:
+            waiting.difference_update([each for each in waiting if each.events or each.ended])
+            return not waiting
 
-    def _read(self, fd: int) -> None:
-        try:
-            data = self._sockets[fd].recv(_READ_SIZE)
-        except OSError:
-            data = b""
-        if not data:
-            self._ended_early += 1
-            self._epoll.unregister(fd)
-            self._waiting.discard(fd)
-            return
-        count = data.count(MARK)
-        self._events += count
-        if count:
-            self._waiting.discard(fd)
+        self._loop.run_until(began + START_TIMEOUT_S, all_run)
+        return len(waiting) + sum(not each.events for each in self._streams if each.ended)
 
-    def _probe_first_bytes(self) -> tuple[float, float] | None:
-        if not self._plan.probes:
+    def _opener(self) -> Callable[[int], Stream | EngineStream]:
+        plan = self._plan
+        authority = f"127.0.0.1:{plan.port}"
+        if plan.events_per_s is None:
+            asked = engine_request(authority, _ENGINE_TOKENS)
+            return lambda _: EngineStream(plan.port, asked)
+        ordered = paced_request(authority, Order(plan.events_per_s))
+        # Unpaced events come in batches with one stamp for all: there is nothing to time.
+        every = -(-plan.streams // _SAMPLED) if plan.events_per_s else plan.streams + 1
+
+        def open_paced(number: int) -> Stream:
+            return (Stream if (number + 1) % every else SampledStream)(plan.port, ordered)
+
+        return open_paced
+
+    def _probe_first_bytes(self, not_begun: int) -> Spread | None:
+        plan = self._plan
+        if not plan.probes or not_begun:
             return None
+        order = Order(events_per_s=0, events=1)
         # One connection for all, as clients keep theirs.
-        with _connect(self._plan.port) as sock:
-            sock.setblocking(False)
-            self._probe = _Probe(sock)
-            self._epoll.register(sock.fileno(), select.EPOLLIN)
-            # The first answer warms the connection and is not counted.
-            times = [self._time_first_byte(self._probe) for _ in range(self._plan.probes + 1)][1:]
-            self._epoll.unregister(sock.fileno())
-            self._probe = None
-        return statistics.median(times), _percentile(times, 0.99)
+        probe = Probe(plan.port, paced_request(f"127.0.0.1:{plan.port}", order))
+        self._loop.add(probe)
+        give_up_at = time.monotonic() + _PROBING_S
+        # The first answer warms the connection and is not counted, unless there is no other.
+        times = [self._await(probe, give_up_at)]
+        while len(times) <= plan.probes and time.monotonic() < give_up_at:
+            self._loop.run_until(time.monotonic() + _PROBE_PAUSE_S)
+            probe.ask()
+            times.append(self._await(probe, give_up_at))
+        self._loop.remove(probe)
+        return spread(times[1:] or times)
 
-    def _time_first_byte(self, probe: _Probe) -> float:
-        self._until(time.monotonic() + _PROBE_PAUSE_S)
-        probe.ask(stream_request(f"127.0.0.1:{self._plan.port}", events_per_s=0, events=1))
-        self._until(time.monotonic() + _START_TIMEOUT_S, lambda: probe.complete)
-        if probe.first_byte_s is None:
-            sys.exit("a short answer did not come")
-        return probe.first_byte_s
-
-
-class _Probe:
-    """A connection on which short answers are asked for, one at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self.fd = sock.fileno()
-        self._tail = b""
-        self._asked_at = 0.0
-        self.first_byte_s: float | None = None
-        self.complete = False
-
-    def ask(self, request: bytes) -> None:
-        self._tail, self.first_byte_s, self.complete = b"", None, False
-        self._asked_at = time.monotonic()
-        self._sock.send(request)
-
-    def read(self) -> None:
-        """Take what came; the head is no first byte, the event is."""
-        data = self._sock.recv(_READ_SIZE)
-        if not data:
+    def _await(self, probe: Probe, give_up_at: float) -> float:
+        """Return the time to the first byte; where it did not come, how long it was waited for."""
+        self._loop.run_until(give_up_at, lambda: probe.complete or probe.ended)
+        if probe.ended:
             sys.exit("the connection of the short answers was closed")
-        if self.first_byte_s is None and MARK in data:
-            self.first_byte_s = time.monotonic() - self._asked_at
-        self._tail = (self._tail + data)[-len(LAST_CHUNK) :]
-        self.complete = self._tail == LAST_CHUNK
+        return probe.first_byte_s or time.monotonic() - probe.asked_at
 
 
-def _connect(port: int) -> socket.socket:
-    sock = socket.create_connection(("127.0.0.1", port), timeout=_START_TIMEOUT_S)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def _percentile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def _failures(stream: Stream | EngineStream) -> int:
+    return stream.failures if isinstance(stream, EngineStream) else int(stream.ended)
 
 
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
-    print(json.dumps(asdict(Load(LoadPlan(**asked)).run())))
+    print(json.dumps(asdict(Clients(LoadPlan(**asked)).run())))

@@ -2,49 +2,50 @@
 
 Owns the order of a run. Peers under one load follow each other within seconds, so that a machine
 which gets slower does so for all of them, and each round begins with another one. All peers of a
-round run all the time: one that is not asked costs nothing, and nobody is started while another one
-is measured.
+round run all the time: one that is not asked costs nothing, nobody is started while another one is
+measured, and the next one is measured only when the last one is quiet again. One that a load was
+too much for is started anew, and spared heavier ones in that round.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
-from benchmark.load import LoadPlan, LoadResult
+from benchmark.engine import start_engine
+from benchmark.load import LoadPlan, LoadResult, load_result
+from benchmark.machine import Processors, allow_descriptors, share_processors
 from benchmark.peers import PEERS, Listening
-from benchmark.processes import Children, resident_bytes
+from benchmark.plan import (
+    EVENTS_PER_S,
+    Kind,
+    Load,
+    Run,
+    all_loads,
+    engine_loads,
+    paced_loads,
+)
+from benchmark.processes import Children, cpu_seconds, resident_bytes
+from benchmark.teardown import TeardownPlan, TeardownResult
 
-# llama-server on a good graphics card, for each of several people.
-EVENTS_PER_S = 50.0
 # Before anything is counted: code is loaded, caches are filled.
-_WARM_UP_S = 0.5
-_WARM_UP_STREAMS = 4
-_WARM_UP_PROBES = 20
+_WARM_UP = Load(Kind.PACED, streams=4, seconds=0.5, probes=20)
+_ENGINE_WARM_UP = Load(Kind.ENGINE, streams=1, seconds=0.5)
+# A peer that was asked for more than it can do goes on for a while after its clients have left.
+_QUIET_SHARE = 0.05
+_QUIET_LOOK_S = 0.1
+_QUIET_LIMIT_S = 20.0
+_PACES = {Kind.IDLE: EVENTS_PER_S, Kind.PACED: EVENTS_PER_S, Kind.UNPACED: 0.0, Kind.ENGINE: None}
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """What is measured.
-
-    Attributes:
-        peers: Names from `PEERS`.
-        streams: The numbers of streams.
-        rounds: How often.
-        seconds: The length of each window.
-        probes: Short answers for each time to the first byte.
-        saturation_streams: Streams of the unpaced load; 0 to leave it out.
-    """
-
-    peers: tuple[str, ...]
-    streams: tuple[int, ...]
-    rounds: int
-    seconds: float
-    probes: int
-    saturation_streams: int
+Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,72 +55,163 @@ class Sample:
     Attributes:
         peer: Its name.
         round: From 1.
+        kind: Of the load.
         streams: How many.
-        paced: Whether the upstream was.
-        idle_rss_bytes: The peer's resident set before any of these streams.
-        seen: What the load saw.
+        idle_rss_bytes: The peer's resident set before any of the loads.
+        seen: What the load saw; None for a teardown.
+        ends: What came of a teardown.
     """
 
     peer: str
     round: int
+    kind: Kind
     streams: int
-    paced: bool
     idle_rss_bytes: int
-    seen: LoadResult
+    seen: LoadResult | None = None
+    ends: TeardownResult | None = None
 
 
-def measure(run: Run, tell: Callable[[str], None]) -> list[Sample]:
+def measure(run: Run, tell: Tell) -> list[Sample]:
     """Carry out `run`; `tell` is called with what comes next.
 
     Raises:
-        BenchmarkError: When a process of the benchmark fails.
+        BenchmarkError: When a process of the benchmark fails, or something is not installed.
     """
+    allow_descriptors(max((load.streams for load in all_loads(run)), default=0))
+    for name in run.peers:
+        PEERS[name].prepare(tell)
+    processors = share_processors(os.sched_getaffinity(0))
     samples: list[Sample] = []
-    with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch, Children() as children:
-        upstream = children.start("the upstream", ["-m", "benchmark.paced_upstream"])
-        port = int(upstream.read_line())
-        for number in range(1, run.rounds + 1):
-            tell(f"round {number} of {run.rounds}")
-            samples += _measure_round(run, number, port, Path(scratch), tell)
+    for number in range(1, run.rounds + 1):
+        tell(f"round {number} of {run.rounds}")
+        for loads, warm_up, start in (
+            (paced_loads(run), _WARM_UP, _start_paced_upstream),
+            (engine_loads(run), _ENGINE_WARM_UP, start_engine),
+        ):
+            if loads:
+                with (
+                    Children(processors=processors.others) as children,
+                    _Bench(start(children), processors) as bench,
+                ):
+                    samples += bench.measure(run.peers, number, loads, warm_up, tell)
     return samples
 
 
-def _rotated(peers: Sequence[str], by: int) -> list[str]:
+def _start_paced_upstream(children: Children) -> Listening:
+    child = children.start("the upstream", ["-m", "benchmark.paced_upstream"])
+    return Listening(int(child.read_line()), (child.pid,))
+
+
+def rotated(peers: Sequence[str], by: int) -> list[str]:
+    """Return the peers beginning with another one for each `by`."""
     start = by % len(peers)
     return [*peers[start:], *peers[:start]]
 
 
-def _measure_round(
-    run: Run, number: int, upstream_port: int, scratch: Path, tell: Callable[[str], None]
-) -> list[Sample]:
-    samples = []
-    with Children() as children:
-        peers = {name: PEERS[name](children, upstream_port, scratch) for name in run.peers}
-        for peer in peers.values():
-            _load(peer, _WARM_UP_STREAMS, EVENTS_PER_S, _WARM_UP_S, _WARM_UP_PROBES)
-        idle = {name: _resident(peer) for name, peer in peers.items()}
-        for streams, pace, probes in _loads(run):
-            for name in _rotated(run.peers, number - 1):
-                tell(f"{streams} streams{'' if pace else ', unpaced'}: {name}")
-                seen = _load(peers[name], streams, pace, run.seconds, probes)
-                samples.append(Sample(name, number, streams, pace > 0, idle[name], seen))
-    return samples
+class _Bench:
+    """One upstream, and the peers before it; a block that ends them."""
+
+    def __init__(self, upstream: Listening, processors: Processors) -> None:
+        self._upstream = upstream
+        self._processors = processors
+        self._stack = ExitStack()
+        self._peers: dict[str, Listening] = {}
+        self._children: dict[str, Children] = {}
+        # Those whom a load was too much for: a heavier one would tell nothing.
+        self._overwhelmed: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._stack.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    def measure(
+        self, names: Sequence[str], number: int, loads: Sequence[Load], warm_up: Load, tell: Tell
+    ) -> list[Sample]:
+        """Return what was seen under each load, of each peer that was up to it."""
+        samples = []
+        for name in names:
+            self._start(name)
+        for name in names:
+            self._load(self._peers[name], warm_up)
+        idle = {name: _resident(self._peers[name]) for name in names}
+        for load in loads:
+            for name in rotated(names, number - 1):
+                if load.kind is Kind.PACED and name in self._overwhelmed:
+                    tell(f"{load.kind}, {load.streams} streams: not {name}, less was too much")
+                    continue
+                tell(f"{load.kind}, {load.streams} streams: {name}")
+                seen, ends = self._put_under(self._peers[name], load)
+                samples.append(
+                    Sample(name, number, load.kind, load.streams, idle[name], seen=seen, ends=ends)
+                )
+                if seen is not None and load.kind is Kind.PACED and is_too_much(seen, load):
+                    self._overwhelmed.add(name)
+                    self._start(name)
+                    self._load(self._peers[name], warm_up)
+                _wait_until_quiet(self._peers[name].pids)
+        return samples
+
+    def _start(self, name: str) -> None:
+        """Start a peer, in place of the one that there was."""
+        if name in self._children:
+            self._children[name].stop()
+        children = self._stack.enter_context(Children(processors=self._processors.peer))
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-"))
+        self._children[name] = children
+        self._peers[name] = PEERS[name].start(children, self._upstream.port, Path(folder))
+
+    def _put_under(
+        self, peer: Listening, load: Load
+    ) -> tuple[LoadResult | None, TeardownResult | None]:
+        if load.kind in {Kind.TEARDOWN, Kind.ENGINE_TEARDOWN}:
+            return None, self._tear_down(peer, load)
+        return self._load(peer, load), None
+
+    def _load(self, peer: Listening, load: Load) -> LoadResult:
+        plan = LoadPlan(
+            port=peer.port,
+            pids=peer.pids,
+            upstream_pids=self._upstream.pids,
+            streams=load.streams,
+            events_per_s=_PACES[load.kind],
+            seconds=load.seconds,
+            probes=load.probes,
+        )
+        return load_result(self._run("benchmark.load", asdict(plan)))
+
+    def _tear_down(self, peer: Listening, load: Load) -> TeardownResult:
+        pace = EVENTS_PER_S if load.kind is Kind.TEARDOWN else None
+        plan = TeardownPlan(peer.port, self._upstream.port, pace, load.streams)
+        return TeardownResult(**json.loads(self._run("benchmark.teardown", asdict(plan))))
+
+    def _run(self, module: str, plan: dict[str, object]) -> str:
+        with Children(processors=self._processors.others) as children:
+            return children.start("the load", ["-m", module, json.dumps(plan)]).read_all()
 
 
-def _loads(run: Run) -> list[tuple[int, float, int]]:
-    """Return streams, pace and probes of each load, the lightest first: memory only grows."""
-    loads = [(streams, EVENTS_PER_S, run.probes) for streams in sorted(run.streams)]
-    if run.saturation_streams:
-        loads.append((run.saturation_streams, 0.0, 0))
-    return loads
+def is_too_much(seen: LoadResult, load: Load) -> bool:
+    """Say whether a peer fell far behind: streams did not begin, or half of the events are late."""
+    return seen.not_begun > 0 or seen.events < load.streams * EVENTS_PER_S * seen.window_s / 2
 
 
 def _resident(peer: Listening) -> int:
     return sum(map(resident_bytes, peer.pids))
 
 
-def _load(peer: Listening, streams: int, pace: float, seconds: float, probes: int) -> LoadResult:
-    plan = LoadPlan(peer.port, peer.pids, streams, pace, seconds, probes)
-    with Children() as children:
-        child = children.start("the load", ["-m", "benchmark.load", json.dumps(asdict(plan))])
-        return LoadResult(**json.loads(child.read_all()))
+def _wait_until_quiet(pids: Sequence[int]) -> None:
+    """Wait until the peer has nothing left to do, or for some time."""
+    give_up_at = time.monotonic() + _QUIET_LIMIT_S
+    while time.monotonic() < give_up_at:
+        used, began = sum(map(cpu_seconds, pids)), time.monotonic()
+        time.sleep(_QUIET_LOOK_S)  # noqa: TID251 - nothing here is asynchronous
+        share = (sum(map(cpu_seconds, pids)) - used) / (time.monotonic() - began)
+        if share < _QUIET_SHARE:
+            return

@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-# A peer that has imported a whole web stack on a busy machine.
-_READY_TIMEOUT_S = 30.0
+# A peer that imports several web stacks on a busy machine.
+_READY_TIMEOUT_S = 90.0
+_ANSWER_TIMEOUT_S = 5.0
 _STOP_GRACE_S = 5.0
 _LOOK_INTERVAL_S = 0.01
 _PAGE_BYTES = resource.getpagesize()
@@ -129,10 +132,14 @@ class Children:
 
     Args:
         environ: Environment variables that they get, in place of our own.
+        processors: Those that they run on; None for ours.
     """
 
-    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environ: Mapping[str, str] | None = None, processors: AbstractSet[int] | None = None
+    ) -> None:
         self._environ = clean_environ() if environ is None else environ
+        self._processors = os.sched_getaffinity(0) if processors is None else processors
         self._children: list[Child] = []
 
     def __enter__(self) -> Self:
@@ -144,30 +151,78 @@ class Children:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for child in reversed(self._children):
-            child.stop()
+        self.stop()
 
-    def start(self, name: str, arguments: Sequence[str], *, prints: bool = True) -> Child:
-        """Start this Python with `arguments`.
+    def stop(self) -> None:
+        """End all that there are; idempotent."""
+        while self._children:
+            self._children.pop().stop()
+
+    def start(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        *,
+        program: str = sys.executable,
+        prints: bool = True,
+        more_environ: Mapping[str, str] | None = None,
+    ) -> Child:
+        """Start a program.
 
         Args:
             name: For messages.
-            arguments: What follows the interpreter.
+            arguments: What follows the program.
+            program: What is started; this Python unless told otherwise.
             prints: Whether its standard output is read by us; else it is dropped.
+            more_environ: Environment variables besides those of all children.
         """
         errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  # closed by stop
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if prints else subprocess.DEVNULL,
-            stderr=errors,
-            text=True,
-            env=self._environ,
-            start_new_session=True,
-        )
+        with _running_on(self._processors):
+            process = subprocess.Popen(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if prints else subprocess.DEVNULL,
+                stderr=errors,
+                text=True,
+                env={**self._environ, **(more_environ or {})},
+                start_new_session=True,
+            )
         child = Child(process, name, errors)
         self._children.append(child)
         return child
+
+
+@contextmanager
+def _running_on(processors: AbstractSet[int]) -> Iterator[None]:
+    """Start what the block starts on some processors: a child gets those of its parent."""
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, processors)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, ours)
+
+
+def children_of(pid: int) -> tuple[int, ...]:
+    """Return the ids of the processes that a process of one thread has started."""
+    return tuple(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def answers(port: int, path: str) -> bool:
+    """Say whether a server answers a GET with 200."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_TIMEOUT_S) as sock:
+            sock.sendall(request.encode())
+            return sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+    except OSError:
+        return False
 
 
 def clean_environ() -> dict[str, str]:
@@ -177,5 +232,5 @@ def clean_environ() -> dict[str, str]:
 
 def _configures(variable: str) -> bool:
     return variable.startswith(
-        ("LLAMA_", "UVICORN_", "PYTHONDONTWRITEBYTECODE")
+        ("LLAMA_", "LITELLM_", "UVICORN_", "PYTHONDONTWRITEBYTECODE")
     ) or variable.lower().endswith("_proxy")

@@ -11,7 +11,6 @@ lies in a folder of this run, and a start that is not counted fills it.
 from __future__ import annotations
 
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,11 +19,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
-from benchmark.processes import Children, clean_environ
+from benchmark.processes import Children, answers, clean_environ, free_port
 
-_REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 _LOOK_INTERVAL_S = 0.001
-_ANSWER_TIMEOUT_S = 5.0
 # What `llama-proxy serve` imports before it can answer.
 _IMPORTED = ("proxy.cli.serving", "proxy.web.listener")
 _IMPORT_LINE = re.compile(r"import time: +(\d+) \| +(\d+) \| ( *)(\S+)")
@@ -65,32 +62,19 @@ def _engine_arguments(port: int) -> list[str]:
 
 
 def _proxy_arguments(port: int) -> list[str]:
-    return ["-m", "proxy", "serve", "--port", str(port), "--fast-port", "0", "--llama-server", "embedded"]
+    listeners = ["--port", str(port), "--fast-port", "0"]
+    return ["-m", "proxy", "serve", *listeners, "--llama-server", "embedded"]
 
 
 def _time_start(
     name: str, arguments: Callable[[int], Sequence[str]], environ: Mapping[str, str]
 ) -> float:
-    port = _free_port()
+    port = free_port()
     with Children(environ) as children:
         began = time.monotonic()
         child = children.start(name, arguments(port), prints=False)
-        child.wait_until(lambda: _is_healthy(port), interval_s=_LOOK_INTERVAL_S)
+        child.wait_until(lambda: answers(port, "/health"), interval_s=_LOOK_INTERVAL_S)
         return time.monotonic() - began
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
-def _is_healthy(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_ANSWER_TIMEOUT_S) as sock:
-            sock.sendall(_REQUEST)
-            return sock.recv(4096).startswith(b"HTTP/1.1 200 ")
-    except OSError:
-        return False
 
 
 def _summary(values: list[float]) -> dict[str, float]:

@@ -1,68 +1,24 @@
 """Who is measured. Each peer relays from the upstream's port to a port of its own.
 
-A new peer is one function here that starts it and says where it listens, and its name in `PEERS`.
+A new peer is a module here that starts it and says where it listens, and its line in `PEERS`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from benchmark.peers import fastapi_peer, litellm_proxy, llama_proxy, nginx
+from benchmark.peers.peer import Listening, Peer, nothing_in_between
 
-from benchmark.paced_upstream import TOTAL_SLOTS
-from benchmark.processes import Children
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """A peer that accepts connections.
-
-    Attributes:
-        port: On 127.0.0.1.
-        pids: The processes that it consists of; none for no peer at all.
-    """
-
-    port: int
-    pids: tuple[int, ...] = ()
-
-
-Start = Callable[[Children, int, Path], Listening]
-
-
-def _direct(_children: Children, upstream_port: int, _scratch: Path) -> Listening:
-    """Nobody in between: what the others' figures are held against."""
-    return Listening(upstream_port)
-
-
-def _fastapi(children: Children, upstream_port: int, _scratch: Path) -> Listening:
-    child = children.start("FastAPI", ["-m", "benchmark.peers.fastapi_httpx", str(upstream_port)])
-    return Listening(int(child.read_line()), (child.pid,))
-
-
-def _main_listener(children: Children, upstream_port: int, scratch: Path) -> Listening:
-    ready = scratch / "ready.json"
-    ready.unlink(missing_ok=True)
-    child = children.start(
-        "llama-proxy",
-        [
-            *("-m", "proxy", "serve", "--port", "0", "--ready-file", str(ready)),
-            *("--upstream-url", f"http://127.0.0.1:{upstream_port}", "--slots", str(TOTAL_SLOTS)),
-        ],
-        prints=False,
-    )
-    child.wait_until(ready.exists)
-    url = json.loads(ready.read_text())["url"]
-    return Listening(int(url.rpartition(":")[2]), (child.pid,))
-
-
-# The first one is who the others are compared with.
-BASELINE = "fastapi"
 DIRECT = "direct"
-PEERS: dict[str, Start] = {DIRECT: _direct, BASELINE: _fastapi, "main": _main_listener}
+NGINX = "nginx"
+# Who the others are compared with, before anybody else.
+BASELINE = "fastapi"
 
-TITLES = {
-    DIRECT: "direct",
-    BASELINE: "FastAPI + httpx on uvicorn",
-    "main": "llama-proxy, main listener",
+PEERS: dict[str, Peer] = {
+    DIRECT: Peer("direct", nothing_in_between),
+    NGINX: Peer("nginx, buffering off", nginx.start, nginx.prepare),
+    BASELINE: Peer("FastAPI + httpx on uvicorn", fastapi_peer.start),
+    "litellm": Peer("LiteLLM proxy", litellm_proxy.start, litellm_proxy.prepare),
+    "main": Peer("llama-proxy, main listener", llama_proxy.start_main),
+    "fast": Peer("llama-proxy, fast path", llama_proxy.start_fast),
 }
+__all__ = ["BASELINE", "DIRECT", "NGINX", "PEERS", "Listening", "Peer"]
