@@ -24,7 +24,7 @@ Routes, beside `/health`, `/props`, `/slots`, `/v1/models`:
                         the client is still there; hang does not even look; crash ends the process
                         with code 139
         status=N        answer N with an error in llama-server's shape instead
-        name=NAME       be known by this name to the next two
+        name=NAME       be known by this name to the next two; it is in each token, too
     POST /fake/end?name=NAME&end=...    end the reply of this name so, wherever it is: it is known
                                         as long as it waits between two events
     GET /fake/stage?name=NAME           {"stage"}: of this name, `head`, `progress` or `tokens` is
@@ -410,7 +410,8 @@ class Handler(BaseHTTPRequestHandler):
         padding = "x" * int(self.query.get("padding", "0"))
         steps = int(self.query.get("progress", "0"))
         progress = (self.progress(number, steps) for number in range(steps))
-        tokens = (self.delta(f"t{number} " + padding, None) for number in range(count))
+        word = self.query.get("name", "t")
+        tokens = (self.delta(f"{word}{number} " + padding, None) for number in range(count))
         if self.send_paced("progress", progress) and self.send_paced("tokens", tokens):
             self.end_stream(self.query.get("end", "clean"))
 

@@ -1,7 +1,7 @@
 """A program that runs a llama-server with a proxy before it, until its standard input ends.
 
-Prints one line of JSON: the proxy's `url` and `port`, and llama-server's own `socket` and
-`api_key`, so that a test can ask either. Arguments are passed on to llama-server.
+Prints one line of JSON: the proxy's `url`, `port` and `fast_url`, and llama-server's own `socket`
+and `api_key`, so that a test can ask either. Arguments are passed on to llama-server.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ async def main(extra_args: list[str]) -> None:
         told = {
             "url": server.url,
             "port": server.port,
+            "fast_url": server.fast_url,
             "socket": engine.address.uds,
             "api_key": engine.api_key,
         }

@@ -85,7 +85,7 @@ async def wait_back(server: ProxyServer, before: Counter[str]) -> None:
         while left:
             await trio.sleep(_ASK_AGAIN_S)
             left = held(server) - before
-    assert not left
+    assert not left, f"still there: {dict(left)}"
 
 
 @asynccontextmanager
