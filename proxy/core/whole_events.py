@@ -98,6 +98,7 @@ class EventPassage:
         self._last: deque[bytes] = deque()
         self._last_bytes = 0
         self.over = body.over
+        self._at_start = self._is_at_start()
 
     @property
     def complete(self) -> bool:
@@ -111,13 +112,13 @@ class EventPassage:
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes for the client's socket."""
-        if data.endswith(_CHUNK_OF_EVENTS_END) and self._is_at_start():
+        if self._at_start and data.endswith(_CHUNK_OF_EVENTS_END):
             payload_bytes = _payload_of_whole_chunks(data)
             if payload_bytes:
                 self._note(data, payload_bytes)
                 return data
         payload = self._events.feed(self._body.feed(data))
-        self.over = self._body.over
+        self.over, self._at_start = self._body.over, self._is_at_start()
         if not payload:
             return b""
         self._note(payload, len(payload))

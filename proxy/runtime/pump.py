@@ -147,7 +147,7 @@ class Flow:
         if not taken:
             return self._end_source()
         out = self.passage.feed(bytes(buffer[:taken]))
-        return self._send(memoryview(out)) if out else self._go_on()
+        return self._send(out) if out else self._go_on()
 
     def advance_sink(self) -> _Wish:
         """Send what is left of what was received."""
@@ -172,7 +172,7 @@ class Flow:
         if self._error is not None:
             raise self._error
 
-    def _send(self, out: memoryview) -> _Wish:
+    def _send(self, out: bytes | memoryview) -> _Wish:
         try:
             taken = self.sink.send(out)
         except BlockingIOError:
@@ -180,7 +180,7 @@ class Flow:
         except OSError as error:
             return self._fail(SinkGone("the sink broke"), error)
         if taken < len(out):
-            self._pending = out[taken:]
+            self._pending = memoryview(out)[taken:]
             self.torn = self.torn or taken > 0
             return _Wish.SINK
         self.torn = False
