@@ -106,6 +106,8 @@ _OURS = (
     "/api/inference/stream-url",
     "/stream",
     "/v1/stream-tokens",
+    "/fastpath.js",
+    "/fastpath.d.ts",
     "/predictions",
     "/health-check",
     "/openapi.json",

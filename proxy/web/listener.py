@@ -26,6 +26,8 @@ from proxy.runtime.backend import Backend
 from proxy.runtime.stream_tokens import StreamTokens
 from proxy.web.lazy import LazyApp
 from proxy.web.main_routes import MainRoutes
+from proxy.web.static_files import PATHS as STATIC_PATHS
+from proxy.web.static_files import StaticFiles
 from proxy.web.stream_tokens import TokenRoutes
 from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
@@ -97,6 +99,7 @@ class MainListener:
             tokens=TokenRoutes(
                 tokens, reach, paths=token_paths, any_admin=policy.keyring.any_admin
             ),
+            files=StaticFiles(),
             relay=self.relay,
         )
         app = FrontDoor(policy, routes.choose)
@@ -131,7 +134,7 @@ def _access_policy(settings: Settings, bound_hosts: Sequence[str]) -> AccessPoli
     return AccessPolicy(
         keyring=Keyring(settings.api_keys),
         allowed_hosts=frozenset((*settings.allowed_hosts, *bound_hosts) if restricted else ()),
-        public_paths=VITAL_PATHS,
+        public_paths=VITAL_PATHS | STATIC_PATHS,
         cors_origins=frozenset() if by_upstream else frozenset(settings.cors_origins),
         cors_by_upstream=by_upstream,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.http1.asgi import AsgiApp
+from proxy.web.static_files import PATHS as STATIC_PATHS
 from proxy.web.stream_tokens import STREAM_URL_PATH, TOKENS_PATH
 from proxy.web.vitals import PATHS as VITAL_PATHS
 
@@ -22,12 +23,14 @@ class MainRoutes:
         vitals: Answers `/health` and its like.
         operator: Answers `/proxy/...`.
         tokens: Answers where the fast path is, and makes tokens for it.
+        files: Answers the files that pages load from us.
         relay: Answers everything else.
     """
 
     vitals: AsgiApp
     operator: AsgiApp
     tokens: AsgiApp
+    files: AsgiApp
     relay: AsgiApp
 
     def choose(self, path: str) -> AsgiApp:
@@ -36,4 +39,6 @@ class MainRoutes:
             return self.vitals
         if path in (STREAM_URL_PATH, TOKENS_PATH) or path.startswith(f"{TOKENS_PATH}/"):
             return self.tokens
+        if path in STATIC_PATHS:
+            return self.files
         return self.operator if path.startswith(_OPERATOR_PREFIX) else self.relay

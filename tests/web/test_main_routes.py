@@ -23,6 +23,7 @@ ROUTES = MainRoutes(
     vitals=named("vitals"),
     operator=named("operator"),
     tokens=named("tokens"),
+    files=named("files"),
     relay=named("relay"),
 )
 
@@ -40,6 +41,9 @@ ROUTES = MainRoutes(
         ("/v1/stream-tokens", b"tokens"),
         ("/v1/stream-tokens/x", b"tokens"),
         ("/v1/stream-tokensx", b"relay"),
+        ("/fastpath.js", b"files"),
+        ("/fastpath.d.ts", b"files"),
+        ("/fastpath.mjs", b"relay"),
         ("/stream", b"relay"),
         ("/proxy", b"relay"),
         ("/", b"relay"),
