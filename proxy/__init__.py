@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from proxy.core.lifecycle import EngineState, ExitStatus
     from proxy.runtime.external import ExternalServer
     from proxy.runtime.listening import bind_sockets
+    from proxy.runtime.pump import (
+        Flow,
+        Pump,
+        PumpError,
+        SinkGone,
+        SinkStalled,
+        SourceBroken,
+        SourceMalformed,
+    )
+    from proxy.runtime.stream_tokens import StreamToken
     from proxy.runtime.supervisor import LlamaServer
     from proxy.serve import (
         ProxyServer,
@@ -45,11 +55,19 @@ _HOMES = {
     "EngineState": "proxy.core.lifecycle",
     "ExitStatus": "proxy.core.lifecycle",
     "ExternalServer": "proxy.runtime.external",
+    "Flow": "proxy.runtime.pump",
     "LlamaServer": "proxy.runtime.supervisor",
     "Phase": "proxy.core.causes",
     "ProxyCrashed": "proxy.core.errors",
     "ProxyError": "proxy.core.errors",
     "ProxyServer": "proxy.serve",
+    "Pump": "proxy.runtime.pump",
+    "PumpError": "proxy.runtime.pump",
+    "SinkGone": "proxy.runtime.pump",
+    "SinkStalled": "proxy.runtime.pump",
+    "SourceBroken": "proxy.runtime.pump",
+    "SourceMalformed": "proxy.runtime.pump",
+    "StreamToken": "proxy.runtime.stream_tokens",
     "bind_sockets": "proxy.runtime.listening",
     "open_llama_server": "proxy.serve",
     "open_proxy": "proxy.serve",
@@ -67,11 +85,19 @@ __all__ = [
     "EngineState",
     "ExitStatus",
     "ExternalServer",
+    "Flow",
     "LlamaServer",
     "Phase",
     "ProxyCrashed",
     "ProxyError",
     "ProxyServer",
+    "Pump",
+    "PumpError",
+    "SinkGone",
+    "SinkStalled",
+    "SourceBroken",
+    "SourceMalformed",
+    "StreamToken",
     "__version__",
     "bind_sockets",
     "open_llama_server",
