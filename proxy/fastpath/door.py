@@ -12,6 +12,7 @@ from functools import partial
 from proxy.core.errors import NotFound
 from proxy.core.fast_reach import STREAM_PATH
 from proxy.core.keyring import STREAM_TOKEN_FIELD
+from proxy.core.pages import HeadFields, is_preflight
 from proxy.core.routes import GENERATING_PATHS
 from proxy.http1.asgi import Message, Receive, Send
 from proxy.relay.relay import Relay
@@ -46,14 +47,14 @@ class FastDoor:
         Raises:
             NotFound: Before anything is read, when the fast path does not have it.
         """
-        path = scope["path"]
-        if scope["method"] != "POST" or path not in PATHS:
+        path, is_post = scope["path"], scope["method"] == "POST"
+        if path not in PATHS or not (is_post or _is_preflight(scope)):
             raise NotFound(_NOT_HERE)
         carried_as = _CARRIED_AS.get(path)
         if carried_as is not None:
             scope = {**scope, "path": carried_as, "raw_path": carried_as.encode()}
         request = RelayedRequest.of(scope)
-        token = request.header(STREAM_TOKEN_FIELD)
+        token = request.header(STREAM_TOKEN_FIELD) if is_post else None
         authorize = None if token is None else partial(self._redeem, token, path)
         await self._relay.carry(request, scope, receive, send, authorize)
 
@@ -67,3 +68,9 @@ class FastDoor:
         )
         request.principal = lease.key_name
         return lease
+
+
+def _is_preflight(scope: Message) -> bool:
+    """Tell whether it is one that the front door leaves to llama-server, with CORS as a whole."""
+    method: str = scope["method"]
+    return method == "OPTIONS" and is_preflight(method, HeadFields(scope["headers"]))
