@@ -53,13 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _relay(options: argparse.Namespace) -> tuple[str, Any]:
     found = _earlier(options.from_json) if options.from_json else _measured(options)
-    return markdown(found["figures"], found["run"]["peers_left_out"]), found
+    run = found["run"]
+    return markdown(found["figures"], run["parts"], run["peers_left_out"]), found
 
 
 def _earlier(path: Path) -> Any:
     try:
         found = json.loads(path.read_text())
-        _ = found["figures"], found["run"]["peers_left_out"]
+        _ = found["figures"], found["run"]["parts"], found["run"]["peers_left_out"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BenchmarkError(f"{path} has no figures of this command") from error
     return found

@@ -27,8 +27,11 @@ from benchmark.processes import cpu_seconds, resident_bytes
 from benchmark.timing import Delays, Gaps, Spread, delays, gaps, spread
 from benchmark.wire import Order, engine_request, paced_request
 
-# Streams begin spread over this time: their events then come evenly and not all at once.
+# Streams begin spread over some time, so that their events come evenly and not all at once: each
+# within one period, hundreds of them within this.
+_PERIOD_S = 0.02
 _SPREAD_S = 0.4
+# Then they run for so long, or as long as the window, before it begins.
 _SETTLE_S = 0.4
 # Between two short answers: the peer has gone back to its streams.
 _PROBE_PAUSE_S = 0.005
@@ -118,7 +121,7 @@ class Clients:
     def run(self) -> LoadResult:
         """Carry the plan out."""
         not_begun = self._open_streams()
-        self._loop.run_until(time.monotonic() + _SETTLE_S)
+        self._loop.run_until(time.monotonic() + min(_SETTLE_S, self._plan.seconds))
         self._forget_arrivals()
         events, cpu, began_ns = self._events(), self._processor_times(), time.monotonic_ns()
         self._loop.run_until(began_ns * 1e-9 + self._plan.seconds)
@@ -165,12 +168,12 @@ class Clients:
     def _open_streams(self) -> int:
         """Open all, and return how many had no event in time."""
         open_stream, streams = self._opener(), self._plan.streams
-        began = time.monotonic()
+        began, spread_s = time.monotonic(), min(_SPREAD_S, _PERIOD_S * streams)
         for number in range(streams):
             stream = open_stream(number)
             self._streams.append(stream)
             self._loop.add(stream)
-            self._loop.run_until(began + _SPREAD_S * (number + 1) / streams)
+            self._loop.run_until(began + spread_s * (number + 1) / streams)
         waiting = set(self._streams)
 
         def all_run() -> bool:

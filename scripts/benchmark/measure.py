@@ -31,14 +31,13 @@ from benchmark.plan import (
     Run,
     all_loads,
     engine_loads,
+    engine_warm_up,
     paced_loads,
+    warm_up,
 )
 from benchmark.processes import Children, cpu_seconds, resident_bytes
 from benchmark.teardown import TeardownPlan, TeardownResult
 
-# Before anything is counted: code is loaded, caches are filled.
-_WARM_UP = Load(Kind.PACED, streams=4, seconds=0.5, probes=20)
-_ENGINE_WARM_UP = Load(Kind.ENGINE, streams=1, seconds=0.5)
 # A peer that was asked for more than it can do goes on for a while after its clients have left.
 _QUIET_SHARE = 0.05
 _QUIET_LOOK_S = 0.1
@@ -84,16 +83,16 @@ def measure(run: Run, tell: Tell) -> list[Sample]:
     samples: list[Sample] = []
     for number in range(1, run.rounds + 1):
         tell(f"round {number} of {run.rounds}")
-        for loads, warm_up, start in (
-            (paced_loads(run), _WARM_UP, _start_paced_upstream),
-            (engine_loads(run), _ENGINE_WARM_UP, start_engine),
+        for loads, warming, start in (
+            (paced_loads(run), warm_up(run), _start_paced_upstream),
+            (engine_loads(run), engine_warm_up(run), start_engine),
         ):
             if loads:
                 with (
                     Children(processors=processors.others) as children,
                     _Bench(start(children), processors) as bench,
                 ):
-                    samples += bench.measure(run.peers, number, loads, warm_up, tell)
+                    samples += bench.measure(run.peers, number, loads, warming, tell)
     return samples
 
 
@@ -133,14 +132,14 @@ class _Bench:
         self._stack.__exit__(kind, error, traceback)
 
     def measure(
-        self, names: Sequence[str], number: int, loads: Sequence[Load], warm_up: Load, tell: Tell
+        self, names: Sequence[str], number: int, loads: Sequence[Load], warming: Load, tell: Tell
     ) -> list[Sample]:
         """Return what was seen under each load, of each peer that was up to it."""
         samples = []
         for name in names:
             self._start(name)
         for name in names:
-            self._load(self._peers[name], warm_up)
+            self._load(self._peers[name], warming)
         idle = {name: _resident(self._peers[name]) for name in names}
         for load in loads:
             for name in rotated(names, number - 1):
@@ -155,7 +154,7 @@ class _Bench:
                 if seen is not None and load.kind is Kind.PACED and is_too_much(seen, load):
                     self._overwhelmed.add(name)
                     self._start(name)
-                    self._load(self._peers[name], warm_up)
+                    self._load(self._peers[name], warming)
                 _wait_until_quiet(self._peers[name].pids)
         return samples
 

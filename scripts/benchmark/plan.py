@@ -10,7 +10,7 @@ from enum import StrEnum
 
 # llama-server on a good graphics card, for each of several people.
 EVENTS_PER_S = 50.0
-# Streams of a paced load that only carry the short answers are watched no longer than this.
+# A warm-up, and streams that only carry the short answers, are watched no longer than this.
 _SHORT_S = 0.5
 
 
@@ -79,6 +79,16 @@ class Run:
     probes: int
     saturation_streams: int
     teardowns: int
+
+
+def warm_up(run: Run) -> Load:
+    """Return the load before anything is counted: code is loaded, caches are filled."""
+    return Load(Kind.PACED, streams=4, seconds=min(run.seconds, _SHORT_S), probes=20)
+
+
+def engine_warm_up(run: Run) -> Load:
+    """Return the same for the real engine."""
+    return Load(Kind.ENGINE, streams=1, seconds=min(run.seconds, _SHORT_S))
 
 
 def paced_loads(run: Run) -> list[Load]:

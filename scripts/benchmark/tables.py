@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from benchmark.peers import DIRECT, PEERS
-from benchmark.plan import Kind
+from benchmark.plan import Kind, Part
 from benchmark.report import Row
 
 # Load and upstream together: beyond this they, and not the peer, may be what limits.
@@ -59,11 +59,13 @@ class _Table:
     """One table.
 
     Attributes:
+        part: What must have been asked for.
         kinds: The kinds of loads whose rows it has.
         shown: Of rows that have none of these there is nothing to tell.
         columns: Their heads and cells.
     """
 
+    part: Part
     kinds: frozenset[Kind]
     shown: tuple[str, ...]
     columns: dict[str, Cell]
@@ -82,6 +84,7 @@ class _Table:
 
 _TABLES = (
     _Table(
+        Part.PACED,
         frozenset({Kind.PACED}),
         ("cpu_us_per_event",),
         {
@@ -98,6 +101,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.PACED,
         frozenset({Kind.PACED}),
         ("gap_p99_ms", "delay_end_ms"),
         {
@@ -112,6 +116,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.FIRST_BYTE,
         frozenset({Kind.IDLE, Kind.PACED}),
         ("first_byte_ms",),
         {
@@ -124,6 +129,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.UNPACED,
         frozenset({Kind.UNPACED}),
         ("events_per_s",),
         {
@@ -136,6 +142,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.ENGINE,
         frozenset({Kind.ENGINE}),
         ("events_per_s",),
         {
@@ -151,6 +158,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.TEARDOWN,
         frozenset({Kind.TEARDOWN, Kind.ENGINE_TEARDOWN}),
         ("teardown_ms", "teardown_went_on"),
         {
@@ -166,6 +174,7 @@ _TABLES = (
         },
     ),
     _Table(
+        Part.PACED,
         frozenset({Kind.PACED, Kind.UNPACED, Kind.ENGINE}),
         ("load_cpu_us_per_event",),
         {
@@ -180,9 +189,10 @@ _TABLES = (
 )
 
 
-def markdown(found: Sequence[Row], left_out: Sequence[str]) -> str:
+def markdown(found: Sequence[Row], parts: Collection[str], left_out: Sequence[str]) -> str:
     """Return the figures as tables, and who was not measured."""
-    tables = [table.markdown(rows) for table in _TABLES if (rows := table.rows(found))]
+    asked_for = [table for table in _TABLES if table.part in parts]
+    tables = [table.markdown(rows) for table in asked_for if (rows := table.rows(found))]
     if left_out:
         names = ", ".join(PEERS[name].title for name in left_out)
         tables.append(f"Not measured: {names}.\n")

@@ -61,16 +61,23 @@ def prepare(_tell: Tell) -> None:
     Raises:
         BenchmarkError: When it is not installed.
     """
-    find()
+    find(_folders())
 
 
-def find() -> str:
+def _folders() -> str:
+    return os.environ.get("PATH", "") + os.pathsep + _ALSO_IN
+
+
+def find(folders: str) -> str:
     """Return where nginx is.
 
+    Args:
+        folders: Where it is looked for, as in PATH.
+
     Raises:
-        BenchmarkError: When it is not installed.
+        BenchmarkError: When it is in none of them.
     """
-    found = shutil.which("nginx", path=os.environ.get("PATH", "") + os.pathsep + _ALSO_IN)
+    found = shutil.which("nginx", path=folders)
     if found is None:
         raise BenchmarkError(
             "there is no nginx: install it (on Debian and Ubuntu: apt install nginx-light), "
@@ -93,6 +100,6 @@ def start(children: Children, upstream_port: int, folder: Path) -> Listening:
         )
     )
     arguments = ["-e", "stderr", "-p", str(folder), "-c", str(configuration)]
-    child = children.start("nginx", arguments, program=find(), prints=False)
+    child = children.start("nginx", arguments, program=find(_folders()), prints=False)
     child.wait_until(lambda: answers(port, "/health"))
     return Listening(port, (child.pid, *children_of(child.pid)))
