@@ -157,7 +157,8 @@ async def open_proxy(
                     tls=settings.tls,
                 )
             )
-        unused.pop_all()
+        # Whoever serves them closes them; what is cancelled before that is closed here.
+        owned = unused.pop_all()
     server = ProxyServer(
         guards,
         backend,
@@ -167,7 +168,7 @@ async def open_proxy(
         fast_url=_url_of(fast, settings.tls) if fast else None,
         drain_s=drain_s,
     )
-    with one_error():
+    with owned, one_error():
         async with trio.open_nursery() as nursery:
             await nursery.start(_run_typed, listener.run)
             for guard in guards[1:]:
