@@ -17,192 +17,39 @@ one that is not to be read is taken out and not merely masked.
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
-from enum import Enum, auto
-from typing import Protocol
 
 import trio
 
-from proxy.core.errors import ProxyError
+from proxy.runtime.flow import (
+    READ_SIZE,
+    Flow,
+    Passage,
+    PumpError,
+    SinkGone,
+    SinkStalled,
+    SourceBroken,
+    SourceMalformed,
+    Unchanged,
+    Wish,
+)
 from proxy.runtime.kernel_events import HANGUP, READABLE, WRITABLE, make_epoll
 
-# A token's event is 200 to 300 bytes; this is what an upstream that is ahead hands over at once. Of
-# a client that does not read, so much is held and no more.
-READ_SIZE = 64 * 1024
+__all__ = [
+    "READ_SIZE",
+    "Flow",
+    "Passage",
+    "Pump",
+    "PumpError",
+    "SinkGone",
+    "SinkStalled",
+    "SourceBroken",
+    "SourceMalformed",
+    "Unchanged",
+]
+
 # How many ready sockets one wake-up moves before other tasks run.
 _EVENTS_PER_WAKE = 256
-
-
-class PumpError(ProxyError):
-    """A flow did not come to its proper end."""
-
-
-class SourceBroken(PumpError):
-    """The source closed or broke before the stream's proper end."""
-
-
-class SourceMalformed(PumpError):
-    """The passage did not understand the source."""
-
-
-class SinkGone(PumpError):
-    """The sink hung up or broke."""
-
-
-class SinkStalled(PumpError):
-    """The sink took no byte for the send timeout."""
-
-
-class Passage(Protocol):
-    """What becomes of a flow's bytes between its source and its sink."""
-
-    over: bool
-    """Whether nothing more is to come: the flow then ends as soon as all is sent."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether it is over because the stream's proper end has come, and not misunderstood."""
-        ...
-
-    def feed(self, data: bytes) -> bytes:
-        """Return what is to be sent for what was received; may be empty."""
-        ...
-
-    def end(self) -> bool:
-        """Take the end of the source; return whether it is the stream's proper end."""
-        ...
-
-
-class Unchanged:
-    """The passage of a flow whose bytes are the sink's as they are, to the source's end."""
-
-    over = False
-    complete = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Return `data`."""
-        return data
-
-    def end(self) -> bool:
-        """Take the end of the source."""
-        return True
-
-
-class _Wish(Enum):
-    """What a flow waits for."""
-
-    SOURCE = auto()
-    SINK = auto()
-    NOTHING = auto()
-
-
-class Flow:
-    """One stream on its way from a source to a sink; one use.
-
-    Args:
-        source: A connected non-blocking stream socket to read from.
-        sink: One to write to, to which nobody else writes meanwhile.
-        passage: What becomes of the bytes.
-        send_timeout_s: How long the sink may take no byte while there are some for it, in seconds.
-
-    Attributes:
-        torn: Whether the sink has the beginning of something whose rest was not sent: nothing can
-            be added to it any more.
-    """
-
-    def __init__(
-        self,
-        source: socket.socket,
-        sink: socket.socket,
-        passage: Passage | None = None,
-        *,
-        send_timeout_s: float = math.inf,
-    ) -> None:
-        self.source = source
-        self.sink = sink
-        self.passage: Passage = Unchanged() if passage is None else passage
-        self.send_timeout_s = send_timeout_s
-        self.torn = False
-        self._error: Exception | None = None
-        self._pending = memoryview(b"")
-
-    def begin(self) -> _Wish:
-        """Tell what it waits for first: nothing, if its passage is over already."""
-        return self._go_on()
-
-    def advance_source(self, buffer: memoryview) -> _Wish:
-        """Receive once, and send what came of it.
-
-        Args:
-            buffer: To receive into. What is kept of an event is then as large as the event: a piece
-                that was received as up to 64 KiB leaves a hole of that size in the heap.
-        """
-        try:
-            taken = self.source.recv_into(buffer)
-        except BlockingIOError:
-            return _Wish.SOURCE
-        except OSError as error:
-            return self._fail(SourceBroken("the source broke"), error)
-        if not taken:
-            return self._end_source()
-        out = self.passage.feed(bytes(buffer[:taken]))
-        return self._send(out) if out else self._go_on()
-
-    def advance_sink(self) -> _Wish:
-        """Send what is left of what was received."""
-        # Once it is sent, nobody holds it any more.
-        pending, self._pending = self._pending, memoryview(b"")
-        return self._send(pending)
-
-    def hang_up(self) -> _Wish:
-        """Take that the sink's peer is gone."""
-        return self._fail(SinkGone("the sink hung up"), None)
-
-    def stop_for(self, defect: Exception) -> _Wish:
-        """Take what its passage raised, for `result` to raise again."""
-        return self._fail(defect, defect.__cause__)
-
-    def result(self) -> None:
-        """Raise what ended it, if it was no proper end.
-
-        Raises:
-            PumpError: See the subclasses.
-        """
-        if self._error is not None:
-            raise self._error
-
-    def _send(self, out: bytes | memoryview) -> _Wish:
-        try:
-            taken = self.sink.send(out)
-        except BlockingIOError:
-            taken = 0
-        except OSError as error:
-            return self._fail(SinkGone("the sink broke"), error)
-        if taken < len(out):
-            self._pending = memoryview(out)[taken:]
-            self.torn = self.torn or taken > 0
-            return _Wish.SINK
-        self.torn = False
-        return self._go_on()
-
-    def _go_on(self) -> _Wish:
-        passage = self.passage
-        if not passage.over:
-            return _Wish.SOURCE
-        if passage.complete:
-            return _Wish.NOTHING
-        return self._fail(SourceMalformed("the source was not understood"), None)
-
-    def _end_source(self) -> _Wish:
-        if self.passage.end():
-            return _Wish.NOTHING
-        return self._fail(SourceBroken("the source closed before the stream's end"), None)
-
-    def _fail(self, error: Exception, cause: BaseException | None) -> _Wish:
-        self._error = error
-        error.__cause__ = cause
-        return _Wish.NOTHING
 
 
 class _Sleeper:
@@ -216,7 +63,7 @@ class _Sleeper:
         self.task = trio.lowlevel.current_task()
         self.source_fd = flow.source.fileno()
         self.sink_fd = flow.sink.fileno()
-        self.wish = _Wish.SOURCE
+        self.wish = Wish.SOURCE
 
 
 class Pump:
@@ -288,7 +135,7 @@ class Pump:
         await trio.lowlevel.checkpoint_if_cancelled()
         # A sink has patience only while something waits for it.
         with trio.CancelScope() as patience:
-            if flow.begin() is _Wish.NOTHING:
+            if flow.begin() is Wish.NOTHING:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             elif self._epoll is None:
                 await self._move_by_task(flow, patience)
@@ -321,7 +168,7 @@ class Pump:
         del self._by_source[sleeper.source_fd]
         del self._by_sink[sleeper.sink_fd]
         self._forget_fd(sleeper.sink_fd)
-        if sleeper.wish is not _Wish.SINK:
+        if sleeper.wish is not Wish.SINK:
             self._forget_fd(sleeper.source_fd)
 
     def _forget_fd(self, fd: int) -> None:
@@ -347,26 +194,26 @@ class Pump:
             wish = flow.stop_for(defect)
         self._follow(sleeper, wish)
 
-    def _follow(self, sleeper: _Sleeper, wish: _Wish) -> None:
-        if wish is _Wish.SOURCE and sleeper.wish is _Wish.SOURCE:
+    def _follow(self, sleeper: _Sleeper, wish: Wish) -> None:
+        if wish is Wish.SOURCE and sleeper.wish is Wish.SOURCE:
             return
         # What its passage did may have cancelled it.
         if self._by_source.get(sleeper.source_fd) is not sleeper:
             return
-        if wish is _Wish.NOTHING:
+        if wish is Wish.NOTHING:
             self._unregister(sleeper)
             trio.lowlevel.reschedule(sleeper.task)
             return
-        if wish is _Wish.SINK:
+        if wish is Wish.SINK:
             sleeper.patience.deadline = trio.current_time() + sleeper.flow.send_timeout_s
         if wish is not sleeper.wish:
             self._turn(sleeper, wish)
 
-    def _turn(self, sleeper: _Sleeper, wish: _Wish) -> None:
+    def _turn(self, sleeper: _Sleeper, wish: Wish) -> None:
         """Listen to the other side: a full sink turns reading off, a drained one turns it on."""
         epoll = self._epoll
         sleeper.wish = wish
-        if wish is _Wish.SINK:
+        if wish is Wish.SINK:
             epoll.unregister(sleeper.source_fd)
             epoll.modify(sleeper.sink_fd, HANGUP | WRITABLE)
         else:
@@ -376,9 +223,9 @@ class Pump:
 
     async def _move_by_task(self, flow: Flow, patience: trio.CancelScope) -> None:
         """Move one flow by its own task; a sink that hangs up is noticed at the next write."""
-        wish = _Wish.SOURCE
-        while wish is not _Wish.NOTHING:
-            if wish is _Wish.SOURCE:
+        wish = Wish.SOURCE
+        while wish is not Wish.NOTHING:
+            if wish is Wish.SOURCE:
                 patience.deadline = math.inf
                 await trio.lowlevel.wait_readable(flow.source)
                 wish = flow.advance_source(self._buffer)
