@@ -13,24 +13,40 @@ import math
 import os
 import platform
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import trio
 
+from proxy.runtime.discovery import find_engine
 from tests.promises.figures import leaving, stalled
 from tests.promises.figures.leaving import MOMENTS, Case
 from tests.promises.figures.pair import Pair, running_pair
-from tests.promises.listeners import LISTENERS, no_credentials
+from tests.promises.listeners import LISTENERS, Listener, no_credentials
 
 # Between these lines of a document the figures stand.
 MARKS = ("<!-- figures: begin -->\n", "<!-- figures: end -->\n")
 _KIB = 1024
+# Of the documents' lines.
+_WIDTH = 116
+
+Row = Sequence[str]
 
 _SLOT_HEAD = (
     *("listener", "phase", "asked for"),
     *("alone: p50", "p99", "worst", "beside others: p50", "p99", "worst"),
+)
+_ABOUT_SLOTS = (
+    "Milliseconds from the client's end until llama-server's slot is idle (queued: until the"
+    " exchange is gone and its place given back), {times} times each, by FIN, RST and half-close in"
+    " turn. Beside others: one stream; queued: one in each slot. Batches of 64 tokens."
+)
+_ABOUT_COSTS = (
+    "For each of {readers} clients that stop reading, with receive buffers of 4 KiB, when nothing"
+    " moves any more:"
 )
 _COST_HEAD = ("listener", "memory of the proxy", "taken from llama-server")
 
@@ -39,34 +55,33 @@ async def figures(times: int) -> str:
     """Measure everything, each case so often; return it as Markdown."""
     # A proxy without keys asks for nothing.
     listeners = [replace(listener, credentials=no_credentials) for listener in LISTENERS]
-    slots, costs = [], []
+    slot_table = _table(_SLOT_HEAD, await _slot_rows(listeners, times))
+    cost_table = _table(_COST_HEAD, await _cost_rows(listeners))
+    slots = _filled(_ABOUT_SLOTS.format(times=times))
+    costs = _filled(_ABOUT_COSTS.format(readers=stalled.READERS))
+    return f"{_filled(_machine())}\n{slots}\n{slot_table}\n{costs}\n{cost_table}"
+
+
+async def _slot_rows(listeners: Sequence[Listener], times: int) -> list[Row]:
+    rows: list[Row] = []
     async with running_pair(*leaving.ENGINE_OPTIONS) as pair:
-        props = await pair.llama_server.props()
-        for listener in listeners:
-            for phase, moment in MOMENTS.items():
-                for stream in (True, False):
-                    case = Case(listener, moment, others=0, stream=stream)
-                    found = await _slot_columns(case, pair, times)
-                    slots.append((listener.name, phase, "a stream" if stream else "JSON", *found))
-                    _say(slots[-1])
+        for listener, (phase, moment), stream in product(listeners, MOMENTS.items(), (True, False)):
+            case = Case(listener, moment, others=0, stream=stream)
+            found = await _slot_columns(case, pair, times)
+            rows.append((listener.name, phase, "a stream" if stream else "JSON", *found))
+            _say(rows[-1])
+    return rows
+
+
+async def _cost_rows(listeners: Sequence[Listener]) -> list[Row]:
+    rows: list[Row] = []
     for listener in listeners:
+        # One of its own for each: memory that was given back is not always the system's again.
         async with running_pair(*stalled.ENGINE_OPTIONS) as pair:
             cost = await stalled.measure(pair, listener)
-            costs.append((listener.name, _kib(cost.resident), _kib(cost.taken)))
-            _say(costs[-1])
-    about_slots = (
-        "Milliseconds from the client's end until llama-server's slot is idle (queued: until the"
-        f" exchange is gone and its place given back), {times} times each, by FIN, RST and"
-        " half-close in turn. Beside others: one stream; queued: one in each slot. Batches of 64"
-        " tokens.\n"
-    )
-    about_costs = (
-        f"For each of {stalled.READERS} clients that stop reading, with receive buffers of 4 KiB,"
-        " when nothing moves any more:\n"
-    )
-    machine = f"{_machine()}, llama-server {props['build_info']}, demo model.\n"
-    slot_table, cost_table = _table(_SLOT_HEAD, slots), _table(_COST_HEAD, costs)
-    return f"{machine}\n{about_slots}\n{slot_table}\n{about_costs}\n{cost_table}"
+        rows.append((listener.name, _kib(cost.resident), _kib(cost.taken)))
+        _say(rows[-1])
+    return rows
 
 
 async def _slot_columns(case: Case, pair: Pair, times: int) -> list[str]:
@@ -93,15 +108,20 @@ def _kib(size: int) -> str:
 def _machine() -> str:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     system = f"{platform.system()} {platform.release().partition('-')[0]}"
-    return f"{today}, {system}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    where = f"{system}, {os.cpu_count()} processors, Python {platform.python_version()}"
+    return f"On {today}: {where}, {find_engine(None, os.environ).description}, the demo model."
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _filled(text: str) -> str:
+    return textwrap.fill(text, _WIDTH) + "\n"
+
+
+def _table(head: Row, rows: Sequence[Row]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _say(row: Sequence[str]) -> None:
+def _say(row: Row) -> None:
     print(*row, sep="\t", file=sys.stderr, flush=True)
 
 
