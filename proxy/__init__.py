@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING
 from proxy._version import __version__
 
 if TYPE_CHECKING:
+    from proxy.client import (
+        ChatStream,
+        ProxyClient,
+        StreamAborted,
+        StreamBroken,
+        StreamFailed,
+        StreamRefused,
+        StreamUnanswered,
+        open_client,
+    )
     from proxy.core.access import ApiKey
     from proxy.core.causes import EndCause, Phase
     from proxy.core.errors import (
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ApiKey": "proxy.core.access",
+    "ChatStream": "proxy.client",
     "ConfigError": "proxy.core.errors",
     "EndCause": "proxy.core.causes",
     "EngineError": "proxy.core.errors",
@@ -58,6 +69,7 @@ _HOMES = {
     "Flow": "proxy.runtime.pump",
     "LlamaServer": "proxy.runtime.supervisor",
     "Phase": "proxy.core.causes",
+    "ProxyClient": "proxy.client",
     "ProxyCrashed": "proxy.core.errors",
     "ProxyError": "proxy.core.errors",
     "ProxyServer": "proxy.serve",
@@ -67,8 +79,14 @@ _HOMES = {
     "SinkStalled": "proxy.runtime.pump",
     "SourceBroken": "proxy.runtime.pump",
     "SourceMalformed": "proxy.runtime.pump",
+    "StreamAborted": "proxy.client",
+    "StreamBroken": "proxy.client",
+    "StreamFailed": "proxy.client",
+    "StreamRefused": "proxy.client",
     "StreamToken": "proxy.runtime.stream_tokens",
+    "StreamUnanswered": "proxy.client",
     "bind_sockets": "proxy.runtime.listening",
+    "open_client": "proxy.client",
     "open_llama_server": "proxy.serve",
     "open_proxy": "proxy.serve",
     "open_upstream": "proxy.serve",
@@ -76,6 +94,7 @@ _HOMES = {
 
 __all__ = [
     "ApiKey",
+    "ChatStream",
     "ConfigError",
     "EndCause",
     "EngineError",
@@ -88,6 +107,7 @@ __all__ = [
     "Flow",
     "LlamaServer",
     "Phase",
+    "ProxyClient",
     "ProxyCrashed",
     "ProxyError",
     "ProxyServer",
@@ -97,9 +117,15 @@ __all__ = [
     "SinkStalled",
     "SourceBroken",
     "SourceMalformed",
+    "StreamAborted",
+    "StreamBroken",
+    "StreamFailed",
+    "StreamRefused",
     "StreamToken",
+    "StreamUnanswered",
     "__version__",
     "bind_sockets",
+    "open_client",
     "open_llama_server",
     "open_proxy",
     "open_upstream",
