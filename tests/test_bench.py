@@ -137,7 +137,7 @@ def test_bench_events_are_timed(found: list[dict[str, Any]], peer: str) -> None:
     """An event's time of arrival is held against when it was due, and the last one's."""
     row = figure(found, peer, "paced")
 
-    # A quarter of a short window may have seen nothing, on a machine that is busy with other things.
+    # A quarter of a short window may have seen nothing, on a machine with other work.
     delays = [row["delay_start_ms"], row["delay_end_ms"], row["delay_end_p99_ms"]]
     assert all(0 < delay < 5_000 for delay in delays if delay is not None)
     assert 0 < row["gap_p99_ms"] < 5_000

@@ -23,7 +23,7 @@ from benchmark.clients import (
     SampledStream,
     Stream,
 )
-from benchmark.processes import cpu_seconds, resident_bytes
+from benchmark.processes import cpu_seconds, resident_bytes, waited_seconds
 from benchmark.timing import Delays, Gaps, Spread, delays, gaps, spread
 from benchmark.wire import Order, engine_request, paced_request
 
@@ -75,6 +75,7 @@ class LoadResult:
         window_s: How long the window really was.
         events: How many events came in it.
         cpu_s: The peer's processor time in it.
+        waited_s: How long the peer had to wait for its processor: others were at work there.
         own_cpu_s: The load's own, to see that it was not what limits.
         upstream_cpu_s: The upstream's.
         rss_bytes: The peer's resident set at its end.
@@ -88,6 +89,7 @@ class LoadResult:
     window_s: float
     events: int
     cpu_s: float
+    waited_s: float
     own_cpu_s: float
     upstream_cpu_s: float
     rss_bytes: int
@@ -134,8 +136,9 @@ class Clients:
             window_s=(ended_ns - began_ns) * 1e-9,
             events=counted,
             cpu_s=used[0] - cpu[0],
-            own_cpu_s=used[1] - cpu[1],
-            upstream_cpu_s=used[2] - cpu[2],
+            waited_s=used[1] - cpu[1],
+            own_cpu_s=used[2] - cpu[2],
+            upstream_cpu_s=used[3] - cpu[3],
             rss_bytes=rss,
             gaps=seen_gaps,
             delays=seen_delays,
@@ -149,11 +152,15 @@ class Clients:
             connection.ask_again()
             self._loop.add(connection)
 
-    def _processor_times(self) -> tuple[float, float, float]:
-        """Return the peer's, our own and the upstream's."""
-        plan = self._plan
-        peer, upstream = (sum(map(cpu_seconds, pids)) for pids in (plan.pids, plan.upstream_pids))
-        return peer, time.process_time(), upstream
+    def _processor_times(self) -> tuple[float, float, float, float]:
+        """Return the peer's and its waiting, our own and the upstream's."""
+        peer, upstream = self._plan.pids, self._plan.upstream_pids
+        return (
+            sum(map(cpu_seconds, peer)),
+            sum(map(waited_seconds, peer)),
+            time.process_time(),
+            sum(map(cpu_seconds, upstream)),
+        )
 
     def _events(self) -> int:
         return sum(each.events for each in self._streams)

@@ -58,7 +58,7 @@ def series(found: Sequence[Row], panel: Panel) -> dict[str, list[tuple[int, floa
     """
     points: dict[str, list[tuple[int, float]]] = {}
     for row in found:
-        value, streams = row[panel.figure], row["streams"]
+        value, streams = row.get(panel.figure), row["streams"]
         if row["kind"] in panel.kinds and isinstance(value, (int, float)) and value > 0:
             assert isinstance(streams, int)  # noqa: S101  # made by us
             points.setdefault(str(row["peer"]), []).append((streams, float(value)))
@@ -76,6 +76,7 @@ def draw(found: Sequence[Row], path: Path) -> None:
     except ImportError as error:
         raise BenchmarkError("--plot needs matplotlib, of the dependency group bench") from error
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     # A fixed salt and no date: the same figures give the same file.
     mpl.rcParams.update({"svg.hashsalt": "benchmark", "svg.fonttype": "none", "font.size": 9})
@@ -93,11 +94,14 @@ def draw(found: Sequence[Row], path: Path) -> None:
         axes.set_xticks(range(len(ticks)), [str(tick) for tick in ticks])
         if all_points:
             axes.set_yscale("log")
-        axes.grid(visible=True, which="both", alpha=0.2)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
+        axes.grid(visible=True, alpha=0.3)
     handles = {
         label: handle
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+    titles = [peer.title for peer in PEERS.values() if peer.title in handles]
+    figure.legend([handles[title] for title in titles], titles, loc="outside lower center", ncols=3)
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})

@@ -43,6 +43,15 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def waited_seconds(pid: int) -> float:
+    """Return how long all threads of a process were ready to run, but for a processor.
+
+    Source: Documentation/scheduler/sched-stats.rst, `/proc/<pid>/schedstat`.
+    """
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((each / "schedstat").read_text().split()[1]) for each in threads) * 1e-9
+
+
 def resident_bytes(pid: int) -> int:
     """Return a process's resident set, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES

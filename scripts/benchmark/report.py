@@ -29,6 +29,13 @@ def cpu_us_per_event(sample: Sample) -> float | None:
     return sample.seen.cpu_s / sample.seen.events * 1e6
 
 
+def waited_share(sample: Sample) -> float | None:
+    """Return for which share of the window the peer had to wait for its processor."""
+    if sample.peer == DIRECT or not sample.seen or not sample.seen.events:
+        return None
+    return sample.seen.waited_s / sample.seen.window_s
+
+
 def load_cpu_us_per_event(sample: Sample) -> float | None:
     """Return what the load itself took for each event, in microseconds."""
     if not sample.seen or not sample.seen.events:
@@ -105,6 +112,7 @@ def rss_kib_per_stream(sample: Sample) -> float | None:
 
 _MEDIANS: dict[str, Figure] = {
     "cpu_us_per_event": cpu_us_per_event,
+    "waited_share": waited_share,
     "events_per_s": events_per_s,
     "first_byte_ms": first_byte_ms,
     "first_byte_p99_ms": first_byte_p99_ms,

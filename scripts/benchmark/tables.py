@@ -11,13 +11,15 @@ from benchmark.report import Row
 
 # Load and upstream together: beyond this they, and not the peer, may be what limits.
 _BUSY_SHARE = 0.9
+# A peer that waits for longer shares its processor with something else, and its figures say little.
+_WAITED_SHARE = 0.05
 
 Cell = Callable[[Row], str]
 
 
 def _number(key: str, digits: int) -> Cell:
     def cell(row: Row) -> str:
-        value = row[key]
+        value = row.get(key)
         return f"{value:.{digits}f}" if isinstance(value, (int, float)) else ""
 
     return cell
@@ -34,7 +36,7 @@ def _title(row: Row) -> str:
 
 
 def _range(row: Row) -> str:
-    spread = row["cpu_us_per_event_min_max"]
+    spread = row.get("cpu_us_per_event_min_max")
     return f"{spread[0]:.1f}-{spread[1]:.1f}" if isinstance(spread, (tuple, list)) else ""
 
 
@@ -46,11 +48,15 @@ def _trouble(row: Row) -> str:
         "did not begin": row["streams_not_begun"],
         "ended early": row["streams_ended_early"],
     }
-    return ", ".join(f"{count} {what}" for what, count in said.items() if count)
+    troubles = [f"{count} {what}" for what, count in said.items() if count]
+    share = row.get("waited_share")
+    if isinstance(share, float) and share > _WAITED_SHARE:
+        troubles.append(f"waited {share:.0%} of the time for its processor")
+    return ", ".join(troubles)
 
 
 def _limit(row: Row) -> str:
-    share = row["instruments_share"]
+    share = row.get("instruments_share")
     return "yes" if isinstance(share, float) and share > _BUSY_SHARE else ""
 
 
@@ -73,7 +79,7 @@ class _Table:
     def rows(self, found: Sequence[Row]) -> list[Row]:
         """Return the rows that it has; none where nobody has anything to tell."""
         rows = [row for row in found if row["kind"] in self.kinds]
-        return rows if any(row[key] for row in rows for key in self.shown) else []
+        return rows if any(row.get(key) for row in rows for key in self.shown) else []
 
     def markdown(self, rows: Sequence[Row]) -> str:
         """Return it with these rows."""
@@ -183,6 +189,7 @@ _TABLES = (
             "load, CPU µs/event": _number("load_cpu_us_per_event", 1),
             "upstream, CPU µs/event": _number("upstream_cpu_us_per_event", 1),
             "peer, CPU µs/event": _number("cpu_us_per_event", 1),
+            "peer waited, share of the time": _number("waited_share", 3),
             "load and upstream, share of their processors": _number("instruments_share", 2),
         },
     ),
