@@ -3,16 +3,17 @@
 Owns the connections, of which every request has its own, gone with it, and the seam where httpx's
 errors become ours. Knows nothing of what is asked or what an answer means.
 
-httpx hands a body out as async generators within generators. One that is left before its end waits
-for the garbage collector, with a warning; so a body is read on after its connection was closed,
-which ends them all (`Answer.aclose`).
+httpx takes bodies and hands them out as async generators, within generators. One that is left
+before its end waits for the garbage collector, with a warning. So what is sent is an iterator of
+our own, and what is received is read on after its connection was closed, which ends them all.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Self
 
 import httpx
 import trio
@@ -21,8 +22,9 @@ from proxy.client.errors import StreamBroken, StreamFailed, StreamUnanswered
 
 # A machine that is there answers a connection at once; one that drops packets never does.
 _CONNECT_S = 5.0
-# As long as the proxy waits for the next bytes of a body.
+# For each piece of a body; the proxy waits as long for the next one.
 _WRITE_S = 30.0
+_PIECE_BYTES = 64 * 1024
 # Closing a socket waits for nobody; this is for the day on which that is not true.
 _CLOSE_S = 5.0
 
@@ -37,10 +39,15 @@ _TIMEOUT = httpx.Timeout(
 # that is kept may be closed by its server in the moment of its next use.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 # A host name that cannot be one is found out by the resolver: `UnicodeError`, of the IDNA codec.
-_FOREIGN = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
-_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
+_UNUSABLE = (httpx.InvalidURL, UnicodeError)
+_FOREIGN = (httpx.HTTPError, *_UNUSABLE)
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, *_UNUSABLE)
 
 _UNREACHABLE = "The server could not be reached."
+_UNVERIFIED = (
+    "The server's certificate could not be verified. If it is by an authority of your own, open the"
+    " client with a context that knows it (`verify`)."
+)
 _LEFT = "The connection was lost, or carried no HTTP, before the answer began."
 _BROKE = "The connection broke before the stream was complete."
 
@@ -67,7 +74,7 @@ class Answer:
 
         Cancellation: the connection is closed, and what follows is an end.
         """
-        with _translated(_FOREIGN, StreamBroken(_BROKE)):
+        with _translated(_broken):
             async for piece in self._pieces:
                 if piece:
                     return piece
@@ -84,6 +91,22 @@ class Answer:
             with suppress(*_FOREIGN, httpx.StreamError):
                 async for _ in self._pieces:
                     pass
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body on its way out, once."""
+
+    def __init__(self, body: bytes) -> None:
+        self._left = memoryview(body)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece, self._left = self._left[:_PIECE_BYTES], self._left[_PIECE_BYTES:]
+        if not piece:
+            raise StopAsyncIteration
+        return bytes(piece)
 
 
 class Transport:
@@ -120,28 +143,42 @@ class Transport:
         """
         # What comes packed could be of any size when it is unpacked.
         sent = {"Accept-Encoding": "identity", **headers}
-        with (
-            _translated(_FOREIGN, StreamUnanswered(_LEFT)),
-            _translated(_NO_CONNECTION, StreamUnanswered(_UNREACHABLE)),
-        ):
+        with _translated(_unanswered):
             request = self._client.build_request(method, url, headers=sent, content=body)
+            request.stream = _Body(body or b"")
             return Answer(await self._client.send(request, stream=True))
 
 
 @contextmanager
-def _translated(foreign: tuple[type[Exception], ...], error: StreamFailed) -> Iterator[None]:
-    """Raise `error` in place of `foreign` ones, also of those that come in a group."""
+def _translated(ours: Callable[[Exception], StreamFailed]) -> Iterator[None]:
+    """Raise our error in place of httpx's, also of those that come in a group."""
     found: BaseExceptionGroup[Exception] | None = None
     try:
         yield
-    except* foreign as group:
+    except* _FOREIGN as group:
         found = group
     if found is not None:
-        raise error from _first(found)
+        error = _first(found)
+        raise ours(error) from error
 
 
-def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
+def _first(group: BaseExceptionGroup[Exception]) -> Exception:
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found
+
+
+def _broken(_: Exception) -> StreamFailed:
+    return StreamBroken(_BROKE)
+
+
+def _unanswered(error: Exception) -> StreamFailed:
+    if not isinstance(error, _NO_CONNECTION):
+        return StreamUnanswered(_LEFT)
+    return StreamUnanswered(_UNVERIFIED if _is_of_certificate(error) else _UNREACHABLE)
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Tell what httpx's own text does not: whether OpenSSL refused the certificate."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error is not None

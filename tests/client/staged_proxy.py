@@ -91,12 +91,17 @@ class StagedProxy:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Answer one connection, which carries one request."""
-        head, _, body = (await read_head(stream)).partition(b"\r\n\r\n")
+        head, end, body = (await read_head(stream)).partition(b"\r\n\r\n")
+        if not end:
+            return
         line, *lines = head.decode().split("\r\n")
         pairs = (each.partition(": ") for each in lines)
         fields = {name.lower(): value for name, _, value in pairs}
         while len(body) < int(fields.get("content-length", "0")):
-            body += await stream.receive_some()
+            data = await stream.receive_some()
+            if not data:
+                return
+            body += data
         request = Arrived(line.split(" ")[1], fields, body)
         self.arrived.append(request)
         self._more.set()

@@ -272,6 +272,15 @@ async def test_nobody_at_the_url_is_a_typed_error(leftovers: Leftovers) -> None:
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, "[fe80::1%25nothing]"])
+async def test_host_that_cannot_be_one_is_a_typed_error(host: str, leftovers: Leftovers) -> None:
+    """Whoever finds it out: httpx, the IDNA codec or the resolver."""
+    async with proxy.open_client(f"http://{host}") as client:
+        with pytest.raises(proxy.StreamUnanswered, match="could not be reached"):
+            async with client.stream_chat(BODY):
+                raise AssertionError("entered")
+
+
 @pytest.mark.parametrize("key", ["", "a b", "a\n", "é"])
 async def test_key_that_cannot_be_sent_is_a_config_error(key: str) -> None:
     """And is not repeated."""
@@ -291,6 +300,18 @@ async def test_body_is_the_mapping_and_the_keywords(leftovers: Leftovers) -> Non
     wanted = {"seed": 3, "n": 2, "messages": [], "stream": True}
     assert json.loads(staged.of(MAIN).body) == wanted
     assert "authorization" not in staged.of(MAIN).fields
+
+
+async def test_large_body_arrives_whole(leftovers: Leftovers) -> None:
+    """It is sent in pieces, each with a time limit of its own."""
+    text = "".join(map(str, range(200_000)))
+    async with (
+        staged_proxy() as staged,
+        proxy.open_client(staged.url) as client,
+        client.stream_chat(prompt=text) as events,
+    ):
+        assert [each async for each in events] == EVENTS
+    assert json.loads(staged.of(FAST).body) == {"prompt": text, "stream": True}
 
 
 @pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), ({1}, TypeError)])
