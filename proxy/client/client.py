@@ -69,7 +69,7 @@ class ProxyClient:
 
         Args:
             body: The body of `/v1/chat/completions`; `stream` is always true.
-            fields: Members of the body that go before those of `body`.
+            fields: Members of the body; where `body` has them too, these count.
 
         Yields:
             The events.

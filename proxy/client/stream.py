@@ -20,6 +20,7 @@ StreamPath = Literal["fast", "main"]
 
 _END_MARK = "[DONE]"
 _UNENDED = f"The stream ended without {_END_MARK}: the answer is not complete."
+_CLOSED = "this stream was closed"
 # Between the end mark and the end of the body there is nothing to wait for but the network.
 _END_S = 1.0
 
@@ -66,17 +67,19 @@ class ChatStream:
         Raises:
             StreamAborted: The server ended the stream with an error.
             StreamBroken: It cannot be read on. Whoever asks again gets the same error again.
-            trio.ClosedResourceError: Its block has been left.
+            trio.ClosedResourceError: It was closed, or its block left, also by another task.
 
         Cancellation: the connection is closed; asking again is a `StreamBroken`.
         """
         if self._closed:
-            raise trio.ClosedResourceError("the block of this stream has been left")
+            raise trio.ClosedResourceError(_CLOSED)
         if self._failure is not None:
             raise self._failure
         try:
             return await self._next()
         except StreamFailed as error:
+            if self._closed:
+                raise trio.ClosedResourceError(_CLOSED) from error
             self._failure = error
             raise
 

@@ -88,7 +88,8 @@ class Answer:
         with trio.move_on_after(_CLOSE_S, shield=True):
             await self._response.aclose()
             # Comes to what has arrived already, which is little, and then to the closed socket.
-            with suppress(*_FOREIGN, httpx.StreamError):
+            # `RuntimeError`: another task is reading; the close has woken it, and it goes there.
+            with suppress(*_FOREIGN, RuntimeError):
                 async for _ in self._pieces:
                     pass
 

@@ -65,10 +65,11 @@ async def test_chat_is_streamed_to_its_end(
 
 
 @each_path
-async def test_leaving_frees_the_slot(path: str, leftovers: Leftovers) -> None:
+@pytest.mark.parametrize("tls", [{}, CERTIFICATE], ids=["plain", "TLS"])
+async def test_leaving_frees_the_slot(path: str, tls: dict[str, Any], leftovers: Leftovers) -> None:
     """P2, as for any client: within 250 ms of the block's end, and nothing is held."""
     async with (
-        proxied(path) as at,
+        proxied(path, **tls) as at,
         proxy.open_client(at.url) as client,
         leaves_nothing(at.server),
     ):

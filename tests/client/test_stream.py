@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import proxy
 from tests.client.staged_proxy import (
@@ -270,6 +271,29 @@ async def test_stream_that_was_left_cannot_be_read(path: str, leftovers: Leftove
             pass
         with pytest.raises(trio.ClosedResourceError):
             await anext(events)
+
+
+@each_path
+async def test_task_that_reads_a_stream_while_it_is_left_is_woken(
+    path: str, leftovers: Leftovers
+) -> None:
+    """As with any resource of Trio's: it does not wait for what cannot come."""
+    woken = trio.Event()
+
+    async def read_on(events: proxy.ChatStream) -> None:
+        assert await anext(events) == {"n": 1}
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(events)
+        woken.set()
+
+    async with playing(path, ENDLESS) as (staged, client), trio.open_nursery() as nursery:
+        async with client.stream_chat(BODY) as events:
+            nursery.start_soon(read_on, events)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not woken.is_set()
+        with trio.fail_after(PATIENCE_S):
+            await woken.wait()
+        await assert_left(staged.of(path))
 
 
 async def test_client_that_is_closed_closes_its_streams(leftovers: Leftovers) -> None:
