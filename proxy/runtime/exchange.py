@@ -128,13 +128,17 @@ class Exchange:
     def release(self) -> None:
         """Close the upstream, give the permit and the lease back; idempotent, does not block."""
         self.generation = None
+        self.release_engine()
+        if self.lease is not None:
+            self.lease.release()
+            self.lease = None
+
+    def release_engine(self) -> None:
+        """Close the upstream and give the permit back, and keep the rest; idempotent."""
         if self.upstream is not None:
             self.upstream.close()
             self.upstream = None
         self.release_permit()
-        if self.lease is not None:
-            self.lease.release()
-            self.lease = None
         self.on_release()
 
     def release_permit(self) -> None:
