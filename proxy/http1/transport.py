@@ -86,7 +86,7 @@ class ClientTransport(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: When the connection was aborted or closed on our side.
         """
         # No checkpoint where something is here already: who reads a request waits for other things.
-        while True:
+        while True:  # noqa: ASYNC913 - it waits, or has something to return
             self._check_open()
             try:
                 return self._socket.recv(max_bytes or READ_SIZE)

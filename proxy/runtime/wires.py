@@ -14,6 +14,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import sys
 from abc import ABC, abstractmethod
 
 import trio
@@ -128,7 +129,7 @@ async def dial(address: Address) -> Wire:
         stream = await trio.open_tcp_stream(address.host, address.port)
         return TlsWire(await _with_tls(stream, address.host))
     if address.uds is not None:
-        return PlainWire(await _connected(socket.AF_UNIX, address.uds))
+        return PlainWire(await _connected_unix(address.uds))
     try:
         version = ipaddress.ip_address(address.host).version
     except ValueError:
@@ -137,11 +138,18 @@ async def dial(address: Address) -> Wire:
     return PlainWire(await _connected(family, (address.host, address.port)))
 
 
+async def _connected_unix(path: str) -> socket.socket:
+    if sys.platform == "win32":
+        raise OSError(errno.EAFNOSUPPORT, "no unix sockets")
+    else:  # noqa: RET506 - mypy takes a statement after it for unreachable
+        return await _connected(socket.AF_UNIX, path)
+
+
 async def _connected(family: socket.AddressFamily, address: str | tuple[str, int]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        if family != socket.AF_UNIX:
+        if not isinstance(address, str):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failure = sock.connect_ex(address)
         if failure in _UNDER_WAY:
