@@ -19,7 +19,8 @@ import proxy
 from proxy import EndCause, LlamaServer, StreamToken
 from proxy.fastpath.door import PATHS
 from tests.conftest import Running
-from tests.fakes.engines import nothing_left
+from tests.fakes.engines import fake_engine, nothing_left
+from tests.fakes.engines import running as fake_running
 from tests.fakes.scripted_server import answering, scripted_server
 from tests.fakes.staged_engine import StagedEngine
 from tests.promises.listeners import FAST, Listener
@@ -48,7 +49,8 @@ from tests.promises.wire import wire
 # Time enough to bring an exchange to any of its moments on a busy machine.
 LEASE_S = 0.8
 
-HELLO = {"messages": [{"role": "user", "content": "Go on."}]}
+HELLO: dict[str, object] = {"messages": [{"role": "user", "content": "Go on."}]}
+STREAM = {**HELLO, "stream": True}
 ENDLESS = {"ignore_eos": True, "max_tokens": 30000, "n_predict": 30000, "max_output_tokens": 30000}
 
 
@@ -175,6 +177,27 @@ async def at_moment(
             scene = Scene(engine, server, client)
             await bring_to(at, listener, scene, stream)
             yield scene, token
+
+
+@each_way
+async def test_client_that_does_not_read_does_not_keep_its_slot(way: Way) -> None:
+    """It cannot be told, and is not waited for: neither slot nor permit is its any more."""
+    async with (
+        fake_running(fake_engine()) as engine,
+        proxy.open_proxy(engine, port=0, send_timeout_s=1) as server,
+        leaves_nothing(server),
+    ):
+        token = server.stream_tokens.issue(lease_s=way.lease_s)
+        async with opened_by(token).wire(server, receive_buffer=4096) as client:
+            query = "events=100000&padding=20000"
+            await client.post(f"/stream?{query}", STREAM, f"X-Request-Id: {NAME}")
+            await wait_busy(engine, 1)
+            due = await way.act(server, token)
+            await until(lambda: held(server)["lease"] == 0)
+            await wait_busy(engine, 0)
+            assert 0 < trio.current_time() - due < FREE_WITHIN_S
+            assert held(server)["permit"] == 0
+            await until(lambda: server.in_flight == 0)
 
 
 async def test_lease_that_has_no_end_ends_nothing(running: Running) -> None:
