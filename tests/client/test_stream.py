@@ -288,7 +288,7 @@ async def test_task_that_reads_a_stream_while_it_is_left_is_woken(
 
     async with playing(path, ENDLESS) as (staged, client), trio.open_nursery() as nursery:
         async with client.stream_chat(BODY) as events:
-            nursery.start_soon(read_on, events)
+            nursery.start_soon(read_on, events)  # noqa: ASYNC111  # it outlives the block on purpose
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert not woken.is_set()
         with trio.fail_after(PATIENCE_S):
