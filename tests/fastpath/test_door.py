@@ -281,3 +281,22 @@ async def test_refused_token_is_an_exchange_of_its_own_in_the_log(
         await pair.ask(Sent.json("/stream", HELLO, "X-Stream-Token: wrong"))
     (line,) = [line for line in caplog.records if line.name == "proxy.exchange"]
     assert line.getMessage() == f"POST {CHAT} -> 401 finished"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (Sent.json("/stream", b"{", host="evil.example"), 421),
+        (Sent.json("/stream", b"{", "Origin: https://evil.example"), 403),
+        (Sent.json("/elsewhere", b"{"), 404),
+        (Sent.json("/stream", b"{"), 400),
+        (Sent.json("/stream", HELLO), 401),
+    ],
+    ids=["host", "origin", "path", "body", "token"],
+)
+async def test_what_is_wrong_is_told_in_order_and_the_token_last(sent: Sent, status: int) -> None:
+    """Host, page, path, body, token: the first of them that is wrong is what it is refused for."""
+    async with served() as pair:
+        answer = await pair.ask(sent, "X-Stream-Token: wrong")
+        assert answer.status == status
+        assert pair.upstream.arrived == []
