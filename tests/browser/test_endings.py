@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.chat import abort, begin, chat, first_event, outcome
 from tests.browser.chromium import Page
-from tests.browser.streams import DONE, ONE, PATHS, TWO, asked_for, data, use
+from tests.browser.streams import DONE, ONE, PATHS, TWO, WHOLE, asked_for, data, use
 from tests.fakes.scripted_site import (
     End,
     Script,
@@ -14,6 +14,24 @@ from tests.fakes.scripted_site import (
     silence,
     stream,
 )
+
+# Counts what runs and listens, and how much of it there ever was.
+_COUNT = """
+const counts = { timers: 0, listeners: 0, most: 0 };
+const count = (target, name, what, by) => {
+    const real = target[name];
+    target[name] = function (...given) {
+        counts[what] += by;
+        counts.most = Math.max(counts.most, counts.timers + counts.listeners);
+        return real.apply(this, given);
+    };
+};
+count(window, "setTimeout", "timers", 1);
+count(window, "clearTimeout", "timers", -1);
+count(AbortSignal.prototype, "addEventListener", "listeners", 1);
+count(AbortSignal.prototype, "removeEventListener", "listeners", -1);
+window.counts = counts;
+"""
 
 PHASES = {
     "negotiation": ("negotiation", silence),
@@ -126,6 +144,17 @@ async def test_handler_that_takes_its_time_gets_one_event_at_a_time(
         return new Promise((resolve) => setTimeout(() => { chat.busy -= 1; resolve(); }));
     """
     assert (await chat(opened, on_event=slow)).events == [ONE, TWO]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_call_that_has_ended_leaves_nothing_in_the_page(
+    opened: Page, site: ScriptedSite, path: str
+) -> None:
+    """No timer runs on, and the signal, which may live for long, holds nothing of it."""
+    await opened.run(_COUNT)
+    use(site, path, WHOLE)
+    assert (await chat(opened)).result is not None
+    assert await opened.run("return counts") == {"timers": 0, "listeners": 0, "most": 2}
 
 
 async def test_call_without_a_handler_waits_for_the_end(opened: Page, site: ScriptedSite) -> None:

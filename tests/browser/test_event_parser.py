@@ -10,8 +10,8 @@ from proxy.core.sse import EventDecoder
 from tests.browser.chromium import Page
 from tests.fakes.scripted_site import ScriptedSite
 
-# Every cut in two, every cut in three at neighbouring bytes (a character or a line end of which the
-# middle comes alone), and byte by byte. What is the same is sent back once.
+# Every cut in two, also with nothing between; every cut in three at neighbouring bytes (the middle
+# of a character or a line end comes alone); byte by byte. What is the same is sent back once.
 _CUT = """
 const { EventParser } = await import("/fastpath.js");
 const parse = (...pieces) => {
@@ -23,7 +23,7 @@ return streams.map((stream) => {
     const found = new Set([parse(bytes), parse(...stream.map((byte) => Uint8Array.of(byte)))]);
     for (let cut = 0; cut <= bytes.length; cut += 1) {
         const [start, end] = [bytes.subarray(0, cut), bytes.subarray(cut)];
-        found.add(parse(start, end));
+        found.add(parse(start, new Uint8Array(), end));
         found.add(parse(start, end.subarray(0, 1), end.subarray(1)));
     }
     return [...found];

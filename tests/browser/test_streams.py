@@ -144,11 +144,32 @@ async def test_connection_that_is_lost_after_done_is_no_error(
     assert (found.events, found.error) == ([ONE], None)
 
 
+async def test_end_of_the_answer_is_waited_for(opened: Page, site: ScriptedSite) -> None:
+    """Then the server knows that it was taken whole, and the connection can be used again."""
+    site.fast = stream(data(ONE) + DONE, end=End.STAYS_OPEN)
+    await begin(opened)
+    await first_event(opened)
+    assert not await opened.run(
+        """
+        const later = new Promise((resolve) => setTimeout(resolve, 50));
+        return Promise.race([later, chat.ended]);
+        """
+    )
+    visit = site.visit("fast")
+    assert not visit.left.is_set()
+    await visit.chunk(b"")
+    assert (await outcome(opened)).result is not None
+
+
 async def test_server_that_does_not_end_after_done_is_left(
     opened: Page, site: ScriptedSite
 ) -> None:
-    """The call waits a second for the end, which makes the connection fit for use again."""
-    site.fast = stream(data(ONE), DONE, end=End.STAYS_OPEN)
+    """A second later: the stream is whole without."""
+    site.fast = stream(data(ONE), end=End.STAYS_OPEN)
+    await begin(opened)
+    await first_event(opened)
     await hasten(opened)
-    assert (await chat(opened)).result is not None
-    await site.visit("fast").wait_left()
+    visit = site.visit("fast")
+    await visit.chunk(DONE)
+    assert (await outcome(opened)).result is not None
+    await visit.wait_left()

@@ -14,6 +14,7 @@ from tests.fakes.scripted_site import (
     End,
     Script,
     ScriptedSite,
+    Visit,
     answer,
     hang_up,
     silence,
@@ -59,7 +60,6 @@ BAD_OFFERS = {
     "empty": answer(200, b""),
     "null": answer(200, None),
     "a list": answer(200, [HELLO]),
-    "supported, but not true": answer(200, {**HELLO, "supported": "yes"}),
     "no URL": answer(200, {**HELLO, "token": "t"}),
     "broken connection": hang_up,
     "an answer that is cut": stream(b'{"supported":', end=End.CUT, kind="application/json"),
@@ -80,6 +80,7 @@ async def test_without_an_offer_the_main_listener_streams(
 @pytest.mark.parametrize(
     "changes",
     [
+        {"supported": "yes"},
         {"token": None},
         {"token": 5},
         {"token": ""},
@@ -107,6 +108,12 @@ async def test_offer_that_cannot_be_used_leads_to_the_main_listener(
     assert site.names == ["negotiation", "main"]
 
 
+async def redirect(visit: Visit) -> None:
+    """Lead to another path, at which a whole stream is to be had."""
+    script = WHOLE if visit.target == "/other" else answer(307, b"", "Location: /other")
+    await script(visit)
+
+
 REFUSED = {"error": {"code": 401, "message": "no", "type": "authentication_error"}}
 BEFORE_THE_FIRST_BYTE = {
     "401": answer(401, REFUSED),
@@ -120,7 +127,7 @@ BEFORE_THE_FIRST_BYTE = {
     "a whole stream that the page may not read": answer(
         200, data(ONE) + DONE, kind=EVENT_STREAM, cors=False
     ),
-    "a redirect": answer(307, b"", "Location: /elsewhere"),
+    "a redirect": redirect,
     "another type": answer(200, b"<html>", kind="text/html"),
     "JSON": answer(200, {"choices": []}),
     "a type that only begins like it": answer(200, data(ONE) + DONE, kind="text/event-streams"),

@@ -199,7 +199,6 @@ class Call {
       });
       return answer?.supported === true ? this.fastRequest(answer) : null;
     } catch {
-      if (this.signal?.aborted) throw this.signal.reason;
       return null;
     }
   }
@@ -243,7 +242,6 @@ class Call {
       try {
         await stream.open(request, signal);
       } catch (error) {
-        if (signal.aborted) throw signal.reason;
         return { begun: false, error };
       }
       return { begun: true, result: await this.deliver(stream, signal) };
@@ -348,13 +346,9 @@ class ByteStream {
     return new StreamError(message, { path: this.path, requestId: this.requestId, ...about });
   }
 
-  /** Returns the next bytes, at least one; undefined at the end. */
+  /** Returns the next bytes, at least one (the Fetch standard has it so); undefined at the end. */
   async #read() {
-    for (;;) {
-      const next = this.#reader?.read() ?? Promise.resolve({ done: true, value: undefined });
-      const { done, value } = await this.#fetched(next);
-      if (done || value.length > 0) return value;
-    }
+    return this.#reader && (await this.#fetched(this.#reader.read())).value;
   }
 
   /**
@@ -399,7 +393,7 @@ class ByteStream {
     const text = typeof error === "string" ? error : message;
     return this.error(typeof text === "string" ? text : "The server reported an error.", {
       type: typeof type === "string" ? type : usual.type,
-      code: code ?? usual.code ?? null,
+      code: code ?? usual.code,
       requestId: requestId ?? this.requestId,
     });
   }
@@ -416,7 +410,7 @@ class ByteStream {
 
 /**
  * Runs `work` with an `AbortController` that the caller's signal aborts as well, and aborts it at
- * the end: no request outlives the scope that it was made in.
+ * the end: no request outlives the scope that it was made in. After an abort none is made any more.
  *
  * @template T
  * @param {AbortSignal | undefined} signal
