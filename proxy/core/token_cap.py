@@ -10,8 +10,8 @@ Source: llama.cpp `tools/server/README.md`: `n_predict` (-1 is no bound), `max_t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TypeGuard
 
 from proxy.core.generation import NATIVE_ROUTES, RESPONSES_ROUTES
 
@@ -30,12 +30,16 @@ def capped_members(
     """
     if max_tokens is None:
         return {}
-    lowest = min([max_tokens, *filter(_is_bound, map(fields.get, _NAMES))])
+    asked = [bound for name in _NAMES if (bound := _bound_in(fields.get(name))) is not None]
+    lowest = min([max_tokens, *asked])
     return dict.fromkeys((_name_of(label), *(name for name in _NAMES if name in fields)), lowest)
 
 
-def _is_bound(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _bound_in(value: object) -> int | None:
+    """Return the number that llama-server reads; None where it reads no bound."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if math.isfinite(value) and value >= 0 else None
 
 
 def _name_of(label: str) -> str:

@@ -95,7 +95,8 @@ class Carriage:
         try:
             with exchange.scope:
                 await self._carry(connection, receive, authorize)
-            exchange.note_deadline()
+            if not self._downstream.complete:
+                exchange.note_deadline()
         except Exception:
             logger.exception("an exchange failed", extra={"request_id": self._request.request_id})
             if not self._downstream.complete:
@@ -175,6 +176,8 @@ class Carriage:
             await answer.begin(head, self._client_fields(head))
             await self._relay_body(connection, upstream, answer)
             await answer.prepare()
+            # A client may take its time over a whole answer: the slot is somebody else's by then.
+            self._exchange.release_engine()
             self._exchange.finish()
             await answer.finish()
         except UpstreamFailed as error:

@@ -96,8 +96,13 @@ class Exchange:
             self.scope.deadline, self.deadline_cause = when, cause
 
     def note_deadline(self) -> None:
-        """Say that its scope has been left: if nobody ended it, its deadline did."""
+        """Say that its scope has been left: if nobody ended it, its deadline did.
+
+        Also one whose answer was complete and had not been taken yet by its client.
+        """
         if self.scope.cancelled_caught:
+            if self.cause is EndCause.FINISHED and self.error is None:
+                self.cause = None
             self.end(self.deadline_cause)
 
     def end_by_defect(self, error: HttpError) -> None:

@@ -58,12 +58,14 @@ def test_no_bound_changes_nothing(label: str) -> None:
         # No bound, to llama-server.
         (-1, BOUND),
         (-2, BOUND),
-        # No number, or none that is sure to be read as this one.
+        # No number.
         (None, BOUND),
         (True, BOUND),
         (False, BOUND),
         ("7", BOUND),
-        (7.0, BOUND),
+        (7.0, 7),
+        (7.9, 7),
+        (float("inf"), BOUND),
         (float("nan"), BOUND),
         ([7], BOUND),
         ({}, BOUND),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 import trio
@@ -12,7 +13,14 @@ from tests.conftest import Running
 from tests.fakes.engines import fake_engine, nothing_left
 from tests.fakes.engines import running as fake_running
 from tests.promises.listeners import Listener
-from tests.promises.observe import FREE_WITHIN_S, idle_after_s, leaves_nothing, until, wait_busy
+from tests.promises.observe import (
+    FREE_WITHIN_S,
+    held,
+    idle_after_s,
+    leaves_nothing,
+    until,
+    wait_busy,
+)
 from tests.promises.replies import last_error
 from tests.promises.wire import wire
 
@@ -130,3 +138,21 @@ async def test_cancelled_proxy_leaves_nothing(
                     scope.cancel()
                     await trio.sleep_forever()
             assert await idle_after_s(engine) < FREE_WITHIN_S
+
+
+async def test_whole_answer_that_is_not_taken_in_time_is_not_called_finished(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its slot is somebody else's as soon as the answer is there; its deadline is still its own."""
+    caplog.set_level(logging.INFO, "proxy.exchange")
+    async with (
+        fake_running(fake_engine()) as engine,
+        proxy.open_proxy(engine, port=0, request_timeout_s=2) as server,
+        listener.wire(server, receive_buffer=4096) as client,
+    ):
+        await client.post(f"{listener.chat}?events=400&padding=20000", WHOLE)
+        await wait_busy(engine, 1)
+        await until(lambda: (held(server)["exchange"], held(server)["permit"]) == (1, 0))
+        await until(lambda: held(server)["exchange"] == 0)
+    (record,) = caplog.records
+    assert record.__dict__["cause"] == "deadline_exceeded"
