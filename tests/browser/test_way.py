@@ -34,6 +34,15 @@ async def test_fast_path_is_taken_where_it_is_offered(opened: Page, site: Script
     assert visit.fields["x-stream-token"] == "once"
 
 
+async def test_each_stream_asks_for_an_offer_of_its_own(opened: Page, site: ScriptedSite) -> None:
+    """Its token is for one stream: none is taken from a cache, whatever the answer says."""
+    site.negotiation = answer(200, site.offer(), "Cache-Control: max-age=600")
+    site.fast = WHOLE
+    for _ in range(2):
+        assert await chat(opened) == whole("fast")
+    assert site.names == ["negotiation", "fast"] * 2
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_body_is_sent_with_stream_true(opened: Page, site: ScriptedSite, path: str) -> None:
     """Whatever it said of that, and else as it is; as JSON."""
