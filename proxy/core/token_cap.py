@@ -39,7 +39,8 @@ def _bound_in(value: object) -> int | None:
     """Return the number that llama-server reads; None where it reads no bound."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if math.isfinite(value) and value >= 0 else None
+    # Not `isfinite`: of an integer that is larger than any float it makes one first.
+    return int(value) if 0 <= value < math.inf else None
 
 
 def _name_of(label: str) -> str:

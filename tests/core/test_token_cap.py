@@ -54,6 +54,8 @@ def test_no_bound_changes_nothing(label: str) -> None:
         (BOUND, BOUND),
         (BOUND + 1, BOUND),
         (10**30, BOUND),
+        # Larger than any float, and JSON has it.
+        pytest.param(10**400, BOUND, id="10**400"),
         (0, 0),
         # No bound, to llama-server.
         (-1, BOUND),
