@@ -248,8 +248,7 @@ class Carriage:
     async def _explain(self, error: UpstreamFailed) -> None:
         """End the exchange on a broken connection: with the crash behind it, if there is one."""
         generation = self._exchange.generation
-        # The report of the process's end may take a moment, in which another may have the slot.
-        self._exchange.release_engine()
+        # The permit is kept until the report is there: who is queued is not sent to a dying server.
         if generation is not None and await self._backend.crashed(generation):
             error = self._backend.crash_error()
         self._exchange.end(cause_of(error), error)

@@ -231,6 +231,8 @@ async def test_real_llama_servers_slot_is_idle_when_its_token_ends(
         fields = (f"X-Request-Id: {NAME}", "Connection: close")
         await client.post(path, {**body, "stream": stream}, *fields)
         await wait_busy(engine, 2)
+        if stream:
+            await client.read_until(b"data: ")
         nursery.start_soon(client.read_to_end)
         await check_ended(server, await way.act(server, token), busy=1)
     check_told(client.received, way, begun=stream)
