@@ -12,6 +12,7 @@ import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import accumulate
 from typing import cast
 
@@ -27,6 +28,7 @@ from proxy.runtime import pump as module
 from proxy.runtime.pump import (
     READ_SIZE,
     Flow,
+    Passage,
     Pump,
     PumpError,
     SinkGone,
@@ -485,13 +487,15 @@ async def test_sink_that_is_full_before_the_first_byte_is_not_torn(kind: type[Pu
 
 
 @BOTH
+@pytest.mark.parametrize("make", [Unchanged, partial(Once, DATA)], ids=["many pieces", "one piece"])
 async def test_patience_begins_anew_with_every_byte_taken(
-    kind: type[Pump], mock_clock: trio.testing.MockClock
+    kind: type[Pump], make: Callable[[], Passage], mock_clock: trio.testing.MockClock
 ) -> None:
     """A slow sink is not a stalled one. The clock stands still but where it is moved."""
     async with pumping(kind) as pump:
         mock_clock.jump(1)
-        async with under_way(Stage(pump, send_timeout_s=1)) as stage:
+        async with under_way(Stage(pump, DATA, make(), send_timeout_s=1)) as stage:
+            stage.give(2000)
             await stage.fill()
             for _ in range(5):
                 mock_clock.jump(0.9)
