@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.generation import upstream_body
@@ -97,6 +97,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
     st.dictionaries(st.sampled_from([*ALL_NAMES, "prompt", "n"]), VALUES),
     st.integers(0, 1000),
 )
+@settings(deadline=None)
 def test_no_body_gets_past_the_bound(label: str, fields: dict[str, object], bound: int) -> None:
     """In what llama-server is sent every name of it says no more, the route's among them."""
     original = json.dumps(fields).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,6 +130,7 @@ def test_end_of_a_long_event_is_seen_however_it_is_cut(end: bytes, small: None) 
 
 
 @given(st.lists(st.sampled_from([b"\r", b"\n", b"\r\n", b"a"]), min_size=60).map(b"".join))
+@settings(deadline=None)
 def test_little_is_held_whatever_comes(data: bytes) -> None:
     """Ends of lines that make no end of an event are no way around the bound."""
     with pytest.MonkeyPatch.context() as patch:
@@ -139,6 +142,7 @@ def test_little_is_held_whatever_comes(data: bytes) -> None:
 
 
 @given(st.lists(EVENTS, min_size=1), st.binary(max_size=5), st.sets(st.integers(0, 200)))
+@settings(deadline=None)
 def test_nothing_is_lost_and_only_whole_events_leave(
     stream: list[bytes], rest: bytes, cuts: set[int]
 ) -> None:
@@ -146,7 +150,7 @@ def test_nothing_is_lost_and_only_whole_events_leave(
     data = b"".join(stream) + rest
     out, events = passed(split(data, cuts))
     assert b"".join(out) + events.take_held() == data
-    assert all(piece.endswith(b"\n\n") for piece in out if piece)
+    assert all(piece.endswith((b"\n\n", b"\r\n\r\n")) for piece in out if piece)
 
 
 # -- the passage -----------------------------------------------------------------------------------
@@ -181,6 +185,7 @@ FRAMED_ANEW = {
     "a chunk without the end of an event": (chunk(b"data: {}\n"), b""),
     "an event and a half": (chunk(EVENT + b"data"), EVENT),
     "the last chunk behind it": (chunk(EVENT) + LAST_CHUNK, EVENT),
+    "another one behind the last chunk": (chunk(EVENT) + LAST_CHUNK + chunk(EVENT), EVENT),
     # Its bytes end as those of a whole event do, with the end of the size line before.
     "a line's end in a chunk of its own": (chunk(b"data: {}") + chunk(b"\n"), b""),
     "the end of an event in two chunks": (chunk(b"data: {}\n") + chunk(b"\n"), EVENT),
@@ -277,6 +282,19 @@ def test_tail_is_the_last_bytes(again: int, whole: bool) -> None:
     passing.feed(*split(data, () if whole else (5,)))
     assert b"3456789\n\n" in passing.passage.tail
     assert len(passing.passage.tail) == TAIL_BYTES
+
+
+def test_what_is_kept_of_a_long_stream_is_bounded() -> None:
+    """Its last events, and not those before (promise P4)."""
+    passage = Passing().passage
+    tracemalloc.start()
+    try:
+        for number in range(1000):
+            passage.feed(chunk(b"data: %d%b\n\n" % (number, b"x" * 4000)))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000
 
 
 @given(st.data(), chunked_streams())
