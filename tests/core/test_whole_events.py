@@ -284,6 +284,13 @@ def test_tail_is_the_last_bytes(again: int, whole: bool) -> None:
     assert len(passing.passage.tail) == TAIL_BYTES
 
 
+def test_tail_is_of_several_events_where_they_are_short() -> None:
+    """A last event without a token in it does not hide the one that tells them."""
+    passing = Passing()
+    passing.feed(*(chunk(b"%d\n\n" % number) for number in range(10)))
+    assert passing.passage.tail == passing.client[-TAIL_BYTES:]
+
+
 def test_what_is_kept_of_a_long_stream_is_bounded() -> None:
     """Its last events, and not those before (promise P4)."""
     passage = Passing().passage
