@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -327,10 +327,15 @@ async def test_stream_that_is_cancelled_says_so(pump: type[Pump]) -> None:
 async def test_stream_that_is_cancelled_within_a_chunk_is_broken_off(pump: type[Pump]) -> None:
     """Whatever is added would be taken for the rest of that chunk."""
     large = chunk(b"data: " + b"x" * 60_000 + b"\n\n")
-    async with streaming(pump) as stream:
-        with trio.move_on_after(0.3):
+
+    async def send_without_end() -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while True:
                 await stream.upstream.send(large)
+
+    async with streaming(pump) as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(send_without_end)
+        await trio.testing.wait_all_tasks_blocked(0.02)
         stream.server.backend.exchanges.end_all(EndCause.CANCELLED_BY_ADMIN)
         await stream.ended_by("cancelled_by_admin")
         found = await stream.told()
@@ -339,12 +344,18 @@ async def test_stream_that_is_cancelled_within_a_chunk_is_broken_off(pump: type[
 
 
 @BOTH
-async def test_stream_over_its_time_says_so(pump: type[Pump]) -> None:
+async def test_stream_over_its_time_says_so(
+    pump: type[Pump], mock_clock: trio.testing.MockClock
+) -> None:
     """The request's deadline goes on while its task sleeps."""
-    async with streaming(pump, RelaySettings(request_timeout_s=0.3)) as stream:
+    async with streaming(pump, RelaySettings(request_timeout_s=3)) as stream:
+        mock_clock.jump(2.9)
+        await stream.pass_events()
+        mock_clock.jump(0.1)
         error = await stream.told_error()
         assert (error["code"], error["type"]) == (504, "timeout_error")
-        await stream.ended_by("deadline_exceeded")
+        await stream.upstream.closed.wait()
+    assert ends(stream.server) == ["deadline_exceeded"]
 
 
 # -- leases ----------------------------------------------------------------------------------------
@@ -377,12 +388,18 @@ class Issuer:
 
 
 @BOTH
-async def test_lease_that_ends_ends_its_stream(pump: type[Pump]) -> None:
+async def test_lease_that_ends_ends_its_stream(
+    pump: type[Pump], mock_clock: trio.testing.MockClock
+) -> None:
     """With an event; it is given back once."""
-    issuer = Issuer(lease_s=0.3)
+    issuer = Issuer(lease_s=3)
     async with streaming(pump, authorize=issuer.authorize) as stream:
+        mock_clock.jump(2.9)
+        await stream.pass_events()
+        mock_clock.jump(0.1)
         assert "lease" in (await stream.told_error())["message"]
-        await stream.ended_by("token_expired")
+        await stream.upstream.closed.wait()
+    assert ends(stream.server) == ["token_expired"]
     assert issuer.given_back == 1
 
 
