@@ -23,6 +23,8 @@ _CHUNK_OF_EVENTS_END = b"\n\n\r\n"
 # As llama-server writes it. What else a size line may have (extensions, white space) is for us, and
 # not every client takes it: such chunks are made anew.
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+# Payload has no CRLF where it was passed on with its framing: llama-server writes none.
+_BETWEEN_CHUNKS = re.compile(rb"(?:\A|\r\n)[0-9A-Fa-f]{1,8}\r\n")
 # An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
 MAX_HELD = 64 * 1024
 
@@ -107,8 +109,8 @@ class EventPassage:
 
     @property
     def tail(self) -> bytes:
-        """The last bytes of what was passed on, with framing where that was passed on too."""
-        return b"".join(self._last)[-self._tail_bytes :]
+        """The last bytes of what was passed on, without framing."""
+        return _BETWEEN_CHUNKS.sub(b"", b"".join(self._last))[-self._tail_bytes :]
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes for the client's socket."""

@@ -67,6 +67,7 @@ class RequestCycle:
         self._body_given = False
         self._may_continue = head.expects_continue
         self._writer: ResponseWriter | None = None
+        self._held_head = b""
         self._body_end = trio.Event()
         self.complete = False
 
@@ -86,8 +87,9 @@ class RequestCycle:
 
     @property
     def sends_chunks(self) -> bool:
-        """Whether the response is under way and its body goes in chunks."""
-        return self._writer is not None and self._writer.chunked and not self.complete
+        """Whether the response's head is sent, its body under way, and that goes in chunks."""
+        writer = self._writer
+        return writer is not None and writer.chunked and not self._held_head and not self.complete
 
     def scope(self, state: dict[str, Any], *, scheme: str, client: Any, server: Any) -> Message:
         """Return the ASGI scope.
@@ -141,18 +143,25 @@ class RequestCycle:
     async def send(self, message: Message) -> None:
         """Send the head, or bytes of the body, of the response.
 
+        The head goes out with the first bytes of the body, in one write; an application that has
+        none yet sends it with an empty body message. (ASGI: "The protocol server must not start
+        sending the response to the client until it has received at least one Response Body
+        event.")
+
         Cancellation: it is looked at before anything is framed. What is framed is sent, or the
         connection is broken: a message never has a hole.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         if message["type"] == "http.response.start":
-            await self._carrier.write(self._begin(message))
+            self._held_head = self._begin(message)
             return
         writer = self._writer
         if writer is None:
             raise RuntimeError("a response's head comes before its body")
         body = message.get("body", b"")
-        data = writer.data(body) if body else b""
+        data, self._held_head = self._held_head, b""
+        if body:
+            data += writer.data(body)
         if not message.get("more_body", False):
             data += writer.end()
             self.complete = True

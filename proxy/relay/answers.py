@@ -15,6 +15,7 @@ import trio
 from proxy.core.assembly import Assembler
 from proxy.core.errors import UpstreamFailed
 from proxy.core.generation import StreamFilter
+from proxy.core.stream_ends import is_whole
 from proxy.core.usage import TAIL_BYTES, Usage, find_usage
 from proxy.core.whole_events import EventPassage
 from proxy.relay.downstream import Downstream
@@ -25,6 +26,9 @@ from proxy.runtime.upstream import UpstreamConnection
 
 Field = tuple[bytes, bytes]
 
+# A whole answer that is no larger goes out in one write with its head.
+_LAST_BYTES = 4096
+CUT_SHORT = "llama-server ended its stream before the answer was complete."
 # llama-server answers such questions beside its slots, at once.
 _QUESTION_S = 2.0
 # What describes the stream that we asked for and not the answer that the client gets.
@@ -58,6 +62,9 @@ class Answer(ABC):
             UpstreamFailed: The body ended before the answer did.
         """
 
+    async def deliver(self) -> None:  # noqa: B027  most answers are with the client by then
+        """Send what is left of the answer but its end: the client may take its time over it."""
+
     @abstractmethod
     async def finish(self) -> None:
         """Send the proper end of the answer: nothing of it fails any more but the client."""
@@ -77,11 +84,18 @@ class PassedOn(Answer):
     Args:
         downstream: The reply.
         stream_filter: Takes out what the client did not ask for; None for nothing.
+        end_marks: Of which one has to be in its last bytes; none: any proper end will do.
     """
 
-    def __init__(self, downstream: Downstream, stream_filter: StreamFilter | None = None) -> None:
+    def __init__(
+        self,
+        downstream: Downstream,
+        stream_filter: StreamFilter | None = None,
+        end_marks: tuple[bytes, ...] = (),
+    ) -> None:
         super().__init__(downstream)
         self._filter = stream_filter
+        self._end_marks = end_marks
         self._tail = b""
         self._passage: EventPassage | None = None
 
@@ -97,8 +111,7 @@ class PassedOn(Answer):
             if self._filter.finished:
                 self._filter = None
         if data:
-            await self._downstream.write(data)
-            self._tail = data if len(data) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + data
+            await self._write(data)
         return bool(data)
 
     def rest_of(self, upstream: UpstreamConnection) -> Flow | None:
@@ -112,16 +125,32 @@ class PassedOn(Answer):
         )
         return Flow(source, sink, self._passage)
 
+    async def prepare(self) -> None:
+        """Look whether llama-server said all that it had to say.
+
+        Raises:
+            UpstreamFailed: It ended the stream before the answer's end.
+        """
+        if self._filter is not None and (rest := self._filter.finish()):
+            await self._write(rest)
+        if not is_whole(self._last_bytes(), self._end_marks):
+            raise UpstreamFailed(CUT_SHORT)
+
     async def finish(self) -> None:
         """Send the end on."""
-        if self._filter is not None and (rest := self._filter.finish()):
-            await self._downstream.write(rest)
         await self._downstream.finish()
 
     def usage(self) -> Usage:
         """Read it from the last bytes."""
+        return find_usage(self._last_bytes())
+
+    async def _write(self, data: bytes) -> None:
+        await self._downstream.write(data)
+        self._tail = data if len(data) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + data
+
+    def _last_bytes(self) -> bytes:
         rest = b"" if self._passage is None else self._passage.tail
-        return find_usage((self._tail + rest)[-TAIL_BYTES:])
+        return (self._tail + rest)[-TAIL_BYTES:]
 
 
 class PutTogether(Answer):
@@ -165,11 +194,14 @@ class PutTogether(Answer):
         self._status, self._body = answer.status, answer.body
         self._fields += answer.headers
 
-    async def finish(self) -> None:
-        """Send the whole answer."""
+    async def deliver(self) -> None:
+        """Send it but for its last bytes, which fit the socket of a client that took the others."""
         await self._downstream.start(self._status, self._fields)
-        await self._downstream.write(self._body)
-        await self._downstream.finish()
+        await self._downstream.write(self._body[:-_LAST_BYTES])
+
+    async def finish(self) -> None:
+        """Send the last bytes."""
+        await self._downstream.finish(self._body[-_LAST_BYTES:])
 
     def usage(self) -> Usage:
         """Read it from the answer's end."""
@@ -177,6 +209,8 @@ class PutTogether(Answer):
 
 
 def is_event_stream(head: ResponseHead) -> bool:
-    """Return whether llama-server answers with the stream that it was asked for."""
-    kinds = [value for name, value in head.headers if name.lower() == b"content-type"]
-    return head.status == 200 and any(kind.startswith(b"text/event-stream") for kind in kinds)
+    """Return whether llama-server answers with the stream that it was asked for, readably."""
+    fields = {name.lower(): value for name, value in head.headers}
+    kind = fields.get(b"content-type", b"")
+    readable = b"content-encoding" not in fields
+    return head.status == 200 and readable and kind.startswith(b"text/event-stream")

@@ -23,6 +23,7 @@ from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import cause_of
 from proxy.core.errors import HttpError, InternalError, RelayedError, UpstreamFailed
 from proxy.core.generation import stream_filter
+from proxy.core.stream_ends import end_marks
 from proxy.http1.asgi import Receive
 from proxy.http1.connection import ClientConnection
 from proxy.relay.answers import Answer, PassedOn, PutTogether, is_event_stream
@@ -178,6 +179,7 @@ class Carriage:
             await answer.prepare()
             # A client may take its time over a whole answer: the slot is somebody else's by then.
             self._exchange.release_engine()
+            await answer.deliver()
             self._exchange.finish()
             await answer.finish()
         except UpstreamFailed as error:
@@ -195,7 +197,9 @@ class Carriage:
         label, fields = request.route.label, request.fields
         assembler = assembler_for(label, fields, request.request_id)
         if assembler is None:
-            return PassedOn(self._downstream, stream_filter(label, fields))
+            return PassedOn(
+                self._downstream, stream_filter(label, fields), end_marks(label, fields)
+            )
         return PutTogether(self._downstream, assembler, self._backend.control())
 
     def _client_fields(self, head: ResponseHead) -> list[tuple[bytes, bytes]]:
@@ -210,7 +214,7 @@ class Carriage:
         self, connection: ClientConnection, upstream: UpstreamConnection, answer: Answer
     ) -> None:
         exchange, engine = self._exchange, self._backend.engine
-        while data := await upstream.receive_data():
+        while data := await self._next_of_body(upstream):
             engine.note_activity()
             if not await answer.take(data):
                 continue
@@ -222,6 +226,12 @@ class Carriage:
                 flow.send_timeout_s = connection.send_timeout_s
                 await self._pump(connection, flow)
                 return
+
+    async def _next_of_body(self, upstream: UpstreamConnection) -> bytes:
+        """Return what comes next; the head does not wait for what may take long."""
+        if not upstream.holds_more:
+            await self._downstream.send_head()
+        return await upstream.receive_data()
 
     async def _pump(self, connection: ClientConnection, flow: Flow) -> None:
         """Leave the rest to the pump; a client that has half a chunk cannot be told anything."""

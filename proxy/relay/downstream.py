@@ -32,7 +32,7 @@ class Downstream:
         sent: What it sends is counted here.
 
     Attributes:
-        started: Whether its head was sent.
+        started: Whether it has begun: its head goes out with the first bytes of the body.
         complete: Whether its proper end was sent.
         status: Its status; None before its head was sent.
         events: Holds back what is no whole event of a stream yet.
@@ -54,6 +54,7 @@ class Downstream:
         self._request_id = request_id
         self._http_version = http_version
         self._is_stream = False
+        self._holds_head = False
         self.sent = SentCounts() if sent is None else sent
         self.events = WholeEvents()
         self.started = False
@@ -72,7 +73,7 @@ class Downstream:
     async def start(
         self, status: int, headers: list[tuple[bytes, bytes]], reason: bytes | None = None
     ) -> None:
-        """Begin the reply: send its head."""
+        """Begin the reply; `send_head`, or the first bytes of the body, sends its head."""
         self.status = status
         fields = {name.lower(): value for name, value in headers}
         # Nothing can be added to an encoded stream, or to one whose length is said: they are passed
@@ -86,6 +87,12 @@ class Downstream:
             {"type": "http.response.start", "status": status, "headers": headers, "reason": reason}
         )
         self.started = True
+        self._holds_head = True
+
+    async def send_head(self) -> None:
+        """Send the head, if it waits for the body: there is none of it yet."""
+        if self._holds_head:
+            await self._send_body(b"", more=True)
 
     async def write(self, data: bytes) -> None:
         """Send bytes of the body; waits while the client's window is full.
@@ -100,7 +107,7 @@ class Downstream:
     async def _write_through(self, data: bytes) -> None:
         if data:
             self.sent.bytes += len(data)
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            await self._send_body(data, more=True)
 
     async def write_comment(self, text: str) -> None:
         """Send an event-stream comment, beginning the stream with it if nothing was sent yet."""
@@ -111,9 +118,13 @@ class Downstream:
             )
         await self._write_through(comment(text))
 
-    async def finish(self) -> None:
-        """Send the proper end of the body."""
-        rest = self.events.take_held()
+    async def finish(self, last: bytes = b"") -> None:
+        """Send the proper end of the body.
+
+        Args:
+            last: What is sent with it, of a reply that is no event stream.
+        """
+        rest = self.events.take_held() + last
         self.sent.bytes += len(rest)
         await self._send_last(rest)
 
@@ -135,8 +146,12 @@ class Downstream:
         await self._send_last(body)
 
     async def _send_last(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        await self._send_body(data, more=False)
         self.complete = True
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        self._holds_head = False
+        await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
     async def _fail_with_event(self, error: HttpError) -> None:
         # What is held of an event that was cut in two is dropped: half an event is no event.

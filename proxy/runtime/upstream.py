@@ -148,12 +148,17 @@ class UpstreamConnection:
         return self._body
 
     @property
+    def holds_more(self) -> bool:
+        """Whether bytes that came with the head have not been received from us."""
+        return bool(self._early)
+
+    @property
     def bare_socket(self) -> socket.socket | None:
         """The socket, for somebody else to read the rest of the body from; None under TLS.
 
-        Also None while bytes that came with the head have not been received from us.
+        Also None while it `holds_more`.
         """
-        return None if self._early else self._wire.bare_socket
+        return None if self.holds_more else self._wire.bare_socket
 
     def close(self) -> None:
         """Close the socket at once; idempotent, does not block, wakes whoever waits on it."""

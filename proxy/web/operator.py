@@ -148,11 +148,16 @@ class _LogFollower:
     def __init__(self, engine: LlamaServer) -> None:
         self._engine = engine
         self._number = 0
+        self._begun = False
 
     def __aiter__(self) -> _LogFollower:
         return self
 
     async def __anext__(self) -> bytes:
+        if not self._begun:
+            # The head goes out with the first bytes, and the first line may be long in coming.
+            self._begun = True
+            return comment("following")
         with trio.move_on_after(_HEARTBEAT_S):
             return self._as_events(await self._engine.next_lines(self._number))
         return comment("heartbeat")

@@ -279,6 +279,7 @@ async def test_application_that_does_not_end_after_its_client_is_cancelled(
     async def app(_scope: Message, _receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"", "more_body": True})
             await trio.sleep_forever()
         finally:
             ended.set()

@@ -23,7 +23,7 @@ ENDLESS = {**STREAM, "ignore_eos": True, "max_tokens": 30000}
 WHOLE = {**STREAM, "stream": False}
 
 
-@pytest.mark.parametrize("end", ["cut", "mid_chunk", "reset"])
+@pytest.mark.parametrize("end", ["cut", "mid_chunk", "reset", "no_done"])
 async def test_stream_that_breaks_ends_with_an_error_event(listener: Listener, end: str) -> None:
     """The stream is well-formed to its end, its last event names the cause, `[DONE]` is missing."""
     with nothing_left():

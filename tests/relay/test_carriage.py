@@ -34,6 +34,7 @@ from tests.runtime.pump_stage import PUMPS
 from tests.web.wire import Sent, ask_port
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST_EVENT = b'data: {"index":0,"content":"","stop":true}\n\n'
 STREAMED = {"prompt": "a", "stream": True}
 BOTH = pytest.mark.parametrize("pump", PUMPS.values(), ids=PUMPS.keys())
 
@@ -134,7 +135,7 @@ async def streaming(
 async def test_stream_ends_properly_and_its_connection_stays(pump: type[Pump]) -> None:
     """The head, the chunks and the end are of three writers: one body, and a next one."""
     async with streaming(pump) as stream:
-        last = b'data: {"timings":{"prompt_n":3,"cache_n":1,"predicted_n":2}}\n\n'
+        last = b'data: {"stop":true,"timings":{"prompt_n":3,"cache_n":1,"predicted_n":2}}\n\n'
         await stream.upstream.send(chunk(last) + LAST_CHUNK)
         await stream.client.read_until(LAST_CHUNK)
         found = body_of(stream.client.received)
@@ -152,7 +153,8 @@ async def test_stream_ends_properly_and_its_connection_stays(pump: type[Pump]) -
 @BOTH
 async def test_stream_that_is_cut_in_a_read_anywhere_is_whole(pump: type[Pump]) -> None:
     """The exchange's own task stops in the midst of a chunk, and the pump reads on."""
-    body = b"".join(chunk(event(number)) for number in range(4)) + LAST_CHUNK
+    events = [*map(event, range(4)), LAST_EVENT]
+    body = b"".join(map(chunk, events)) + LAST_CHUNK
     for cut in range(0, len(body), 3):
         serving = before(answering(HEAD, body[:cut], body[cut:], stay=True), pump=pump)
         async with serving as (server, _), wire(server.port) as client:
@@ -160,19 +162,19 @@ async def test_stream_that_is_cut_in_a_read_anywhere_is_whole(pump: type[Pump]) 
             await client.read_until(LAST_CHUNK)
             found = body_of(client.received)
             assert (found.complete, found.rest) == (True, b"")
-            assert found.payload == b"".join(map(event, range(4)))
+            assert found.payload == b"".join(events)
 
 
 @pytest.mark.parametrize("together", [1, 2, 3], ids=["apart", "with the events", "all"])
 async def test_stream_that_has_come_already_needs_no_pump(together: int) -> None:
     """Nothing would wake it."""
-    pieces = [HEAD, chunk(event(1)), LAST_CHUNK]
+    pieces = [HEAD, chunk(LAST_EVENT), LAST_CHUNK]
     pieces[3 - together :] = [b"".join(pieces[3 - together :])]
     serving = before(answering(*pieces, stay=True))
     async with serving as (server, _), wire(server.port) as client:
         await client.post("/completion", STREAMED)
         await client.read_until(LAST_CHUNK)
-        assert body_of(client.received).payload == event(1)
+        assert body_of(client.received).payload == LAST_EVENT
         await ended(server)
         assert ends(server) == ["finished"]
 
@@ -184,14 +186,14 @@ async def test_stream_that_ends_with_its_connection_is_whole(
 ) -> None:
     """To an upstream in front of llama-server, and from a client of HTTP/1.0, that is an end."""
     head = b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-    serving = before(answering(head, event(1), event(2), b": rest"), pump=pump)
+    serving = before(answering(head, event(1), LAST_EVENT, b": rest"), pump=pump)
     async with serving as (server, _), wire(server.port) as client:
         body = json.dumps(STREAMED).encode()
         fields = b"Host: localhost\r\nContent-Length: %d\r\n" % len(body)
         line = b"POST /completion HTTP/%b\r\n" % version
         await client.send(line + fields + b"Connection: close\r\n\r\n" + body)
         received = await client.read_to_end()
-        whole = event(1) + event(2) + b": rest"
+        whole = event(1) + LAST_EVENT + b": rest"
         if version == b"1.1":
             assert body_of(received) == ReadByH11(whole, complete=True, refused=False, rest=b"")
         else:
@@ -217,6 +219,17 @@ async def test_upload_goes_on_beside_the_stream(pump: type[Pump]) -> None:
         await upstream.send(LAST_CHUNK)
         await client.read_until(LAST_CHUNK)
     assert b"8\r\nupload 3\r\n" in upstream.received
+
+
+@BOTH
+async def test_stream_that_ends_before_its_answer_does_is_no_proper_end(pump: type[Pump]) -> None:
+    """However well its framing ends: the last event is missing (promise P3)."""
+    async with streaming(pump) as stream:
+        await stream.upstream.send(LAST_CHUNK)
+        error = await stream.told_error()
+        assert (error["code"], error["type"]) == (502, "upstream_error")
+        assert "before the answer was complete" in error["message"]
+        await stream.ended_by("upstream_error")
 
 
 # -- ends that llama-server makes ------------------------------------------------------------------
@@ -309,6 +322,34 @@ async def test_client_that_stops_reading_is_cut_off(pump: type[Pump]) -> None:
         await stream.ended_by("client_too_slow")
         found = await stream.told()
         assert not found.complete
+
+
+def large_answer() -> bytes:
+    """Return a stream whose sum fits no socket's buffer."""
+    text = json.dumps({"index": 0, "content": "x" * 100_000, "stop": False}).encode()
+    return chunk(b"data: %b\n\n" % text) * 100 + chunk(LAST_EVENT) + LAST_CHUNK
+
+
+async def test_client_that_stops_reading_a_whole_answer_is_too_slow() -> None:
+    """The engine is somebody else's by then; the answer was not delivered, and is not called so."""
+    serving = before(answering(HEAD, large_answer(), stay=True), send_timeout_s=0.1)
+    async with serving as (server, _), wire(server.port) as client:
+        await client.post("/completion", {"prompt": "a"})
+        await ended(server)
+        assert ends(server) == ["client_too_slow"]
+
+
+async def test_whole_answer_that_is_taken_slowly_can_be_ended() -> None:
+    """By whoever may end its exchange: it is not over before its client has it."""
+    async with (
+        before(answering(HEAD, large_answer(), stay=True)) as (server, _),
+        wire(server.port) as client,
+    ):
+        await client.post("/completion", {"prompt": "a"})
+        await client.read_until(b"xxx")
+        server.backend.exchanges.end_all(EndCause.TOKEN_REVOKED)
+        assert not (await client.read_to_end()).endswith(LAST_CHUNK)
+        assert ends(server) == ["token_revoked"]
 
 
 # -- ends that we make -----------------------------------------------------------------------------

@@ -49,7 +49,7 @@ async def test_unexpected_exception_ends_its_own_exchange_only(
         await read_head(stream)
         await stream.send_all(EVENTS)
         await go_on.wait()
-        await stream.send_all(b"b\r\ndata: two\n\n\r\n0\r\n\r\n")
+        await stream.send_all(b'15\r\ndata: {"stop":true}\n\n\r\n0\r\n\r\n')
 
     async with before(upstream) as (server, engine), wire(server.port) as other:
         await other.post(COMPLETION, {**PROMPT, "stream": True})
@@ -60,7 +60,7 @@ async def test_unexpected_exception_ends_its_own_exchange_only(
         assert "None" not in str(answer.error["message"])
         engine.told_address = good
         go_on.set()
-        await other.read_until(b"data: two\n\n\r\n0\r\n\r\n")
+        await other.read_until(b'{"stop":true}\n\n\r\n0\r\n\r\n')
     (record,) = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert record.__dict__["request_id"] == "r7"
     assert record.exc_info is not None
