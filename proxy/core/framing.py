@@ -124,7 +124,8 @@ class RequestFramer:
         Raises:
             InvalidRequest: The request is malformed, or asks for what this server does not do.
             HeadTooLarge: Its head or its trailers are over a limit.
-            BodyTooLarge: Its body is over the limit, or announces that it will be.
+            BodyTooLarge: Its body is over the limit; one that announces it with its length has a
+                head with this as its `refusal`, and raises here after that.
         """
         try:
             if self._fault is not None:
@@ -165,7 +166,10 @@ class RequestFramer:
         if head is None:
             return NEED_DATA
         self._left_in_body = head.content_length or 0
-        if head.chunked:
+        if head.refusal is not None:
+            # Whoever reads the body all the same gets it.
+            self._fault = head.refusal
+        elif head.chunked:
             self._chunks = ChunkedReader(self._limits)
             self._state = _State.CHUNKS
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from proxy.core.errors import HeadTooLarge, InvalidRequest
+from proxy.core.errors import BodyTooLarge, HeadTooLarge, HttpError, InvalidRequest
 from proxy.core.lines import TOKEN, LineReader, split_field_line
 from proxy.core.request_fields import (
     Field,
@@ -55,6 +55,8 @@ class RequestHead:
         chunked: Whether the body is chunked. If not, and without a length, there is no body.
         expects_continue: Whether the client may be waiting for `100 Continue` to send its body.
         keep_alive: Whether the client means to send another request on this connection.
+        refusal: What it is to be answered with because its body is announced as too large; the
+            length is then not told. None for a request that can be carried out.
     """
 
     method: bytes
@@ -65,6 +67,7 @@ class RequestHead:
     chunked: bool
     expects_continue: bool
     keep_alive: bool
+    refusal: HttpError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,6 @@ class HeadReader:
         Raises:
             InvalidRequest: The head is malformed, or asks for what this server does not do.
             HeadTooLarge: It is over a limit.
-            BodyTooLarge: Its Content-Length is over the limit.
         """
         while (line := source.take_line(self._room, _head_too_large)) is not None:
             self._room -= len(line) + 2
@@ -170,7 +172,11 @@ def _read_version(protocol: bytes) -> bytes:
 
 def _assemble(line: _RequestLine, fields: list[Field], limits: Limits) -> RequestHead:
     host = read_host(fields, line.version, line.authority)
-    length, chunked = read_body_length(fields, line.version, limits)
+    refusal: HttpError | None = None
+    try:
+        length, chunked = read_body_length(fields, line.version, limits)
+    except BodyTooLarge as error:
+        length, chunked, refusal = None, False, error
     expects = expects_continue(fields, line.version)
     return RequestHead(
         method=line.method,
@@ -182,4 +188,5 @@ def _assemble(line: _RequestLine, fields: list[Field], limits: Limits) -> Reques
         # Without a body nobody waits, and a 100 would come after the answer.
         expects_continue=expects and (chunked or bool(length)),
         keep_alive=keeps_alive(fields, line.version),
+        refusal=refusal,
     )

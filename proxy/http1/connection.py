@@ -250,7 +250,7 @@ class ClientConnection:
             self._tell_gone(EndCause.CLIENT_DISCONNECTED)
         client, server = self._transport.addresses()
         scope = cycle.scope(
-            {"connection": self},
+            {"connection": self, "refusal": head.refusal},
             scheme="https" if self.secure else "http",
             client=client,
             server=server,

@@ -66,6 +66,10 @@ class FrontDoor:
         reply.cors_headers = decision.cors_headers
         if isinstance(decision, Refused):
             raise decision.error
+        # Here and not in the framer: a page can read it, and who may not ask is told that first.
+        refusal: HttpError | None = scope["state"].get("refusal")
+        if refusal is not None:
+            raise refusal
         scope["state"]["principal"] = decision.principal
         if path == "*":
             await reply.empty(204, [_ALLOW])

@@ -53,7 +53,8 @@ def _take_events(transcript: Transcript) -> None:
     framer, requests = transcript.framer, transcript.requests
     while (event := framer.next_event()) is not NEED_DATA:
         if isinstance(event, RequestHead):
-            requests.append(Understood(event))
+            if event.refusal is None:
+                requests.append(Understood(event))
         elif isinstance(event, BodyBytes):
             assert event.data
             requests[-1].payload += event.data

@@ -106,14 +106,22 @@ async def test_page_can_read_why_it_is_refused(sent: Sent, status: int) -> None:
             assert answer.all("Vary") == ["Origin"]
 
 
-async def test_page_can_read_that_its_body_is_too_large() -> None:
-    """An image more than fits, say; how large it is shows when it comes."""
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [
+        ("Transfer-Encoding: chunked", b"100001\r\n" + bytes(0x100001) + b"\r\n0\r\n\r\n"),
+        ("Content-Length: 1048577", b""),
+    ],
+    ids=["as it comes", "by its length"],
+)
+async def test_page_can_read_that_its_body_is_too_large(field: str, body: bytes) -> None:
+    """An image more than fits, say."""
     async with served(cors_origins=[PAGE], max_body_mib=1) as pair:
-        sent = Sent("POST", "/stream", (f"Origin: {PAGE}", "Transfer-Encoding: chunked"))
+        sent = Sent("POST", "/stream", (f"Origin: {PAGE}", field))
         async with await trio.open_tcp_stream("127.0.0.1", pair.fast_port) as stream:
             wire = Wire(stream)
             with trio.fail_after(PATIENCE_S):
-                await wire.send(sent.head() + b"100001\r\n" + bytes(0x100001) + b"\r\n0\r\n\r\n")
+                await wire.send(sent.head() + body)
                 answer = await wire.read_answer("POST")
     assert_refused(answer, 413, "invalid_request_error")
     assert may_read(answer, PAGE)
