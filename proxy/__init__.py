@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         EngineNotFound,
         ProxyCrashed,
         ProxyError,
+        TooManyTokens,
     )
     from proxy.core.lifecycle import EngineState, ExitStatus
     from proxy.runtime.external import ExternalServer
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
         SourceBroken,
         SourceMalformed,
     )
-    from proxy.runtime.stream_tokens import StreamToken
+    from proxy.runtime.stream_tokens import StreamToken, StreamTokens
     from proxy.runtime.supervisor import LlamaServer
     from proxy.serve import (
         ProxyServer,
@@ -84,7 +85,9 @@ _HOMES = {
     "StreamFailed": "proxy.client",
     "StreamRefused": "proxy.client",
     "StreamToken": "proxy.runtime.stream_tokens",
+    "StreamTokens": "proxy.runtime.stream_tokens",
     "StreamUnanswered": "proxy.client",
+    "TooManyTokens": "proxy.core.errors",
     "bind_sockets": "proxy.runtime.listening",
     "open_client": "proxy.client",
     "open_llama_server": "proxy.serve",
@@ -122,7 +125,9 @@ __all__ = [
     "StreamFailed",
     "StreamRefused",
     "StreamToken",
+    "StreamTokens",
     "StreamUnanswered",
+    "TooManyTokens",
     "__version__",
     "bind_sockets",
     "open_client",

@@ -142,7 +142,13 @@ async def open_proxy(
         tokens = StreamTokens(engine, _token_policy(token_ttl_s, token_lease_s))
         reach = _reach_of(fast, settings.tls, fast_public_url)
         listener = MainListener(
-            backend, settings, bound, tokens=tokens, reach=reach, token_paths=FAST_PATHS
+            backend,
+            settings,
+            bound,
+            tokens=tokens,
+            reach=reach,
+            token_paths=FAST_PATHS,
+            fast_hosts=[sock.getsockname()[0] for sock in fast],
         )
         guards = [listener.guard]
         if fast:

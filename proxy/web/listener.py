@@ -64,6 +64,7 @@ class MainListener:
         tokens: Makes stream tokens.
         reach: Where the fast listener is; None when there is none.
         token_paths: The paths that a stream token may be for.
+        fast_hosts: The addresses that the fast listener is bound to.
 
     Attributes:
         relay: Carries requests, for the fast listener too.
@@ -81,13 +82,14 @@ class MainListener:
         tokens: StreamTokens,
         reach: FastReach | None,
         token_paths: frozenset[str],
+        fast_hosts: Sequence[str] = (),
     ) -> None:
         self._backend = backend
         self._operator = LazyApp(self._make_operator)
         addresses = [sock.getsockname() for sock in sockets]
         policy = _access_policy(settings, [address[0] for address in addresses])
         self.policy_beside = replace(
-            policy,
+            _access_policy(settings, [*(address[0] for address in addresses), *fast_hosts]),
             public_paths=frozenset(),
             sister_ports=frozenset(address[1] for address in addresses),
             takes_stream_tokens=True,

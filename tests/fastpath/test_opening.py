@@ -64,6 +64,20 @@ async def test_fast_path_serves_sockets_that_were_bound_before() -> None:
     assert sockets[0].fileno() == -1
 
 
+async def test_fast_path_answers_for_the_address_that_it_is_bound_to() -> None:
+    """Also where hosts are restricted and the main listener is bound to another one."""
+    key = proxy.ApiKey.from_text("sk-alice", name="alice")
+    async with opened(
+        fast_sockets=proxy.bind_sockets("0.0.0.0", 0),
+        allowed_hosts=["proxy.example"],
+        api_keys=[key],
+    ) as server:
+        for host, status in (("0.0.0.0", 400), ("elsewhere.example", 421)):
+            sent = Sent("POST", "/stream", ("x-api-key: sk-alice",), host=host)
+            answer = await ask_port(fast_port(server), sent)
+            assert answer.status == status
+
+
 async def test_taken_fast_port_is_a_config_error_that_names_its_option() -> None:
     """The main listener's socket, which was bound before, is closed again."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
