@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import lru_cache
 
 from proxy._version import __version__
 
@@ -23,5 +24,10 @@ def make_request_id() -> str:
 
 def identity_fields(request_id: str) -> list[Field]:
     """Return `Date`, `Server` and `X-Request-Id` for a reply that is made now."""
-    date = format_datetime(datetime.now(UTC), usegmt=True)
-    return [(b"Date", date.encode()), _SERVER, (b"X-Request-Id", request_id.encode())]
+    date = _date_field(datetime.now(UTC).replace(microsecond=0))
+    return [date, _SERVER, (b"X-Request-Id", request_id.encode())]
+
+
+@lru_cache(maxsize=1)
+def _date_field(now: datetime) -> Field:
+    return (b"Date", format_datetime(now, usegmt=True).encode())

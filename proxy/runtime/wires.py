@@ -16,6 +16,7 @@ import socket
 import ssl
 import sys
 from abc import ABC, abstractmethod
+from functools import lru_cache
 
 import trio
 
@@ -130,12 +131,20 @@ async def dial(address: Address) -> Wire:
         return TlsWire(await _with_tls(stream, address.host))
     if address.uds is not None:
         return PlainWire(await _connected_unix(address.uds))
-    try:
-        version = ipaddress.ip_address(address.host).version
-    except ValueError:
+    family = _family_of(address.host)
+    if family is None:
         return PlainWire(_taken_out(await trio.open_tcp_stream(address.host, address.port)))
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
     return PlainWire(await _connected(family, (address.host, address.port)))
+
+
+@lru_cache(maxsize=8)
+def _family_of(host: str) -> socket.AddressFamily | None:
+    """Return what an address is of; None for a name."""
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
 async def _connected_unix(path: str) -> socket.socket:
@@ -152,7 +161,9 @@ async def _connected(family: socket.AddressFamily, address: str | tuple[str, int
         if not isinstance(address, str):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         failure = sock.connect_ex(address)
-        if failure in _UNDER_WAY:
+        if failure in _UNDER_WAY and _is_connected(sock):
+            failure = 0
+        elif failure in _UNDER_WAY:
             await trio.lowlevel.wait_writable(sock)
             failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failure:
@@ -161,6 +172,15 @@ async def _connected(family: socket.AddressFamily, address: str | tuple[str, int
         sock.close()
         raise
     return sock
+
+
+def _is_connected(sock: socket.socket) -> bool:
+    """Tell whether it is connected already: on loopback it is, though the kernel says it tries."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return True
 
 
 def _taken_out(stream: trio.SocketStream) -> socket.socket:
