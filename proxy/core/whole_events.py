@@ -19,12 +19,18 @@ from proxy.core.response_body import ResponseBody
 # llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
 # front of it may write lines anew.
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_LF = 0x0A
 _CHUNK_OF_EVENTS_END = b"\n\n\r\n"
 # As llama-server writes it. What else a size line may have (extensions, white space) is for us, and
 # not every client takes it: such chunks are made anew.
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 # Payload has no CRLF where it was passed on with its framing: llama-server writes none.
 _BETWEEN_CHUNKS = re.compile(rb"(?:\A|\r\n)[0-9A-Fa-f]{1,8}\r\n")
+# How many of the last pieces are kept: llama-server's last three events tell of the whole answer.
+_LAST_PIECES = 8
+# A token's event is 200 to 400 bytes. The size line that such a piece begins with, if it is one
+# chunk, follows from its length: to compare it costs a fifth of reading it.
+_SHORT = 1024
 # An event that is longer is passed on in pieces: promise P4 allows 256 KiB for a whole client.
 MAX_HELD = 64 * 1024
 
@@ -84,7 +90,7 @@ class EventPassage:
         body: The body as far as it has been read; the passage reads on.
         events: What the client has of the last event; shared with whoever writes before and after.
         sent: Counted on.
-        tail_bytes: How many of the last bytes of the stream are kept, at least.
+        tail_bytes: How many of the last bytes of each of the last pieces are kept.
 
     Attributes:
         over: Whether nothing more is to come: the stream's end has come, or it is broken.
@@ -97,8 +103,7 @@ class EventPassage:
         self._events = events
         self._sent = sent
         self._tail_bytes = tail_bytes
-        self._last: deque[bytes] = deque()
-        self._last_bytes = 0
+        self._last: deque[bytes] = deque(maxlen=_LAST_PIECES)
         self.over = body.over
         self._at_start = self._is_at_start()
 
@@ -115,7 +120,12 @@ class EventPassage:
     def feed(self, data: bytes) -> bytes:
         """Return the bytes for the client's socket."""
         if self._at_start and data.endswith(_CHUNK_OF_EVENTS_END):
-            payload_bytes = _payload_of_whole_chunks(data)
+            size = len(data)
+            line = _LINE_OF_ONE[size] if size < _SHORT else b"\0"
+            if data.startswith(line) and data[len(line)] != _LF:
+                payload_bytes = size - len(line) - 2
+            else:
+                payload_bytes = _payload_of_whole_chunks(data)
             if payload_bytes:
                 self._note(data, payload_bytes)
                 return data
@@ -136,20 +146,17 @@ class EventPassage:
         )
 
     def _note(self, data: bytes, payload_bytes: int) -> None:
-        self._sent.bytes += payload_bytes
-        self._sent.events += data.count(b"\n\n")
-        last = self._last
-        last.append(data)
-        self._last_bytes += len(data)
-        while self._last_bytes - len(last[0]) >= self._tail_bytes:
-            self._last_bytes -= len(last.popleft())
+        sent, most = self._sent, self._tail_bytes
+        sent.bytes += payload_bytes
+        sent.events += data.count(b"\n\n")
+        self._last.append(data if len(data) <= most else data[-most:])
 
 
 def _payload_of_whole_chunks(data: bytes) -> int:
     """Return how many bytes of payload `data` has, if it is whole plain chunks; else 0.
 
     Of the last one, the two bytes before its CRLF have to be payload: `1 CRLF LF CRLF` is one line
-    feed, which looks like two.
+    feed, which looks like two; and so does one that begins a chunk, where events are counted.
     """
     at = overhead = size = 0
     while at < len(data):
@@ -158,7 +165,7 @@ def _payload_of_whole_chunks(data: bytes) -> int:
             return 0
         size, start = int(found[1], 16), found.end()
         end = start + size
-        if not size or data[end : end + 2] != b"\r\n":
+        if not size or data[start] == _LF or data[end : end + 2] != b"\r\n":
             return 0
         overhead += start - at + 2
         at = end + 2
@@ -174,3 +181,16 @@ def _end_of_text(data: bytes) -> int:
     """Return where what may be the beginning of an event's end begins, at the end of `data`."""
     tail = data[1 - len(_EVENT_ENDS[1]) :]
     return len(data) - len(tail) + len(tail.rstrip(b"\r\n"))
+
+
+def _line_of_one_chunk(size: int) -> bytes:
+    """Return the size line with which `size` bytes begin if they are one chunk with a payload."""
+    for digits in range(1, 9):
+        payload = size - digits - 4
+        line = b"%x\r\n" % max(payload, 0)
+        if payload > 1 and len(line) == digits + 2:
+            return line
+    return b"\0"
+
+
+_LINE_OF_ONE = tuple(_line_of_one_chunk(size) for size in range(_SHORT))

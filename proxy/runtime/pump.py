@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import trio
 
@@ -107,8 +108,7 @@ class Pump:
         try:
             while True:
                 await trio.lowlevel.wait_readable(epoll.fileno())
-                for fd, what in epoll.poll(0, _EVENTS_PER_WAKE):
-                    self._serve(fd, what)
+                self._serve_ready(epoll)
                 self._on_activity()
         finally:
             trio.lowlevel.notify_closing(epoll.fileno())
@@ -178,6 +178,14 @@ class Pump:
                 self._epoll.unregister(fd)
             except OSError:
                 return
+
+    def _serve_ready(self, epoll: Any) -> None:
+        """Serve what is ready, and what gets ready meanwhile: a wake-up costs like an event."""
+        left = _EVENTS_PER_WAKE
+        while left > 0 and (ready := epoll.poll(0, left)):
+            left -= len(ready)
+            for fd, what in ready:
+                self._serve(fd, what)
 
     def _serve(self, fd: int, what: int) -> None:
         # One flow's end may end another that is in the same batch.

@@ -304,6 +304,16 @@ def test_what_is_kept_of_a_long_stream_is_bounded() -> None:
     assert kept < 100_000
 
 
+@pytest.mark.parametrize("at", [8, 17], ids=["in an event", "its empty line"])
+def test_line_feed_that_begins_a_chunk_ends_no_event(at: int) -> None:
+    """Behind the line feed of its size line it looks like one."""
+    event = b"data: 5;\ndata: 6\n\n"
+    passing = Passing()
+    passing.feed(chunk(event[:at]) + chunk(event[at:]), LAST_CHUNK)
+    assert passing.finish() == event
+    assert passing.sent == SentCounts(len(event), 1)
+
+
 @given(st.data(), chunked_streams())
 @settings(max_examples=200, deadline=None)
 def test_any_stream_in_any_pieces_comes_out_whole(

@@ -335,6 +335,7 @@ async def test_client_that_stops_reading_a_whole_answer_is_too_slow() -> None:
     serving = before(answering(HEAD, large_answer(), stay=True), send_timeout_s=0.1)
     async with serving as (server, _), wire(server.port) as client:
         await client.post("/completion", {"prompt": "a"})
+        await client.read_until(b"xxx")
         await ended(server)
         assert ends(server) == ["client_too_slow"]
 
