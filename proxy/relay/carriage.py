@@ -27,7 +27,7 @@ from proxy.core.stream_ends import end_marks
 from proxy.http1.asgi import Receive
 from proxy.http1.connection import ClientConnection
 from proxy.relay.answers import Answer, PassedOn, PutTogether, is_event_stream
-from proxy.relay.connecting import connect
+from proxy.relay.connecting import connect, end_broken
 from proxy.relay.downstream import Downstream
 from proxy.relay.relayed_request import RelayedRequest
 from proxy.relay.settings import RelaySettings
@@ -130,10 +130,11 @@ class Carriage:
             await self._supersede()
             upstream = await connect(
                 backend,
-                request,
                 exchange,
-                self._downstream,
+                gated=request.route.gated,
+                model=request.model,
                 queue_timeout_s=self._settings.queue_timeout_s,
+                comment=self._downstream.write_comment if request.wants_stream else None,
             )
             if request.body is not None and len(request.body) <= _SENT_AT_ONCE:
                 await self._upload(receive, upstream)
@@ -183,7 +184,7 @@ class Carriage:
             self._exchange.finish()
             await answer.finish()
         except UpstreamFailed as error:
-            await self._explain(error)
+            await end_broken(self._backend, self._exchange, error)
         except HttpError as error:
             self._exchange.end(cause_of(error), error)
         else:
@@ -254,14 +255,6 @@ class Carriage:
         while (data := await upstream.receive_data()) and len(body) < _MAX_ERROR_BODY:
             body += data
         raise _as_relayed(head.status, bytes(body))
-
-    async def _explain(self, error: UpstreamFailed) -> None:
-        """End the exchange on a broken connection: with the crash behind it, if there is one."""
-        generation = self._exchange.generation
-        # The permit is kept until the report is there: who is queued is not sent to a dying server.
-        if generation is not None and await self._backend.crashed(generation):
-            error = self._backend.crash_error()
-        self._exchange.end(cause_of(error), error)
 
     async def _learn_slots(self) -> None:
         model = self._request.model

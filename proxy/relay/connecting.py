@@ -1,21 +1,23 @@
 """From an exchange that may be carried to its connection with llama-server: the gate, and the dial.
 
 Owns the wait: in the queue, with comments that keep a streaming client's connection alive, and over
-a restart of llama-server. It sends and receives nothing.
+a restart of llama-server; and what a connection that broke later means. It sends and receives
+nothing.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from proxy.core.causes import EndCause, Phase
+from proxy.core.ends import cause_of
 from proxy.core.errors import UpstreamFailed
-from proxy.relay.downstream import Downstream
-from proxy.relay.relayed_request import RelayedRequest
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
+from proxy.runtime.gate import Ticket
 from proxy.runtime.upstream import UpstreamConnection, open_upstream
 
 # Proxies and clients between give up a silent connection after 30 to 60 s; half of that is safe.
@@ -24,15 +26,27 @@ QUEUE_COMMENT_S = 15.0
 CONNECT_TIMEOUT_S = 10.0
 
 
+Comment = Callable[[str], Awaitable[None]]
+
+
 async def connect(
     backend: Backend,
-    request: RelayedRequest,
     exchange: Exchange,
-    downstream: Downstream,
     *,
+    gated: bool,
+    model: str | None,
     queue_timeout_s: float,
+    comment: Comment | None = None,
 ) -> UpstreamConnection:
     """Pass the gate and connect; a launch that dies in between is waited out, not reported.
+
+    Args:
+        backend: The engine with its gates.
+        exchange: Gets what is held for it; a ticket that it has already is used.
+        gated: Whether it uses a slot.
+        model: The model that it is for; matters only with a router.
+        queue_timeout_s: How long it may wait, in seconds.
+        comment: Tells a client that waits that it does; None for one that cannot be told.
 
     Raises:
         HttpError: What the gate refuses with.
@@ -42,7 +56,10 @@ async def connect(
     """
     give_up_at = trio.current_time() + queue_timeout_s
     while True:
-        await _pass_gate(backend, request, exchange, downstream, give_up_at)
+        ticket = exchange.ticket
+        if ticket is None:
+            ticket = exchange.ticket = backend.gate_for(gated=gated, model=model).enter()
+        await _wait_admitted(backend, exchange, ticket, give_up_at, comment)
         exchange.admitted_at = trio.current_time()
         exchange.phase = Phase.CONNECTING
         generation = backend.engine.generation
@@ -56,6 +73,15 @@ async def connect(
         exchange.phase = Phase.QUEUED
 
 
+async def end_broken(backend: Backend, exchange: Exchange, error: UpstreamFailed) -> None:
+    """End an exchange on a broken connection: with the crash behind it, if there is one."""
+    generation = exchange.generation
+    # The permit is kept until the report is there: who is queued is not sent to a dying server.
+    if generation is not None and await backend.crashed(generation):
+        error = backend.crash_error()
+    exchange.end(cause_of(error), error)
+
+
 async def _dial(backend: Backend) -> UpstreamConnection | None:
     try:
         with trio.fail_after(CONNECT_TIMEOUT_S):
@@ -64,21 +90,19 @@ async def _dial(backend: Backend) -> UpstreamConnection | None:
         return None
 
 
-async def _pass_gate(
+async def _wait_admitted(
     backend: Backend,
-    request: RelayedRequest,
     exchange: Exchange,
-    downstream: Downstream,
+    ticket: Ticket,
     give_up_at: float,
+    comment: Comment | None,
 ) -> None:
-    gate = backend.gate_for(gated=request.route.gated, model=request.model)
-    ticket = exchange.ticket = gate.enter()
     while True:
-        comment_at = trio.current_time() + QUEUE_COMMENT_S if request.wants_stream else math.inf
+        comment_at = math.inf if comment is None else trio.current_time() + QUEUE_COMMENT_S
         with trio.move_on_at(min(give_up_at, comment_at)):
             await ticket.wait_admitted()
             return
-        if trio.current_time() >= give_up_at:
+        if trio.current_time() >= give_up_at or comment is None:
             exchange.end(EndCause.QUEUE_TIMEOUT, backend.obstacle())
             await trio.sleep_forever()
-        await downstream.write_comment(f"queued, position {ticket.position}")
+        await comment(f"queued, position {ticket.position}")
