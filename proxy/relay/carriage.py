@@ -10,10 +10,8 @@ every other route is streamed both ways.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
-from typing import NoReturn
 
 import trio
 
@@ -21,11 +19,12 @@ from proxy.core import headers as header_policy
 from proxy.core.assembly import assembler_for
 from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import cause_of
-from proxy.core.errors import HttpError, InternalError, RelayedError, UpstreamFailed
+from proxy.core.errors import HttpError, InternalError, UpstreamFailed
 from proxy.core.generation import stream_filter
 from proxy.core.stream_ends import end_marks
 from proxy.http1.asgi import Receive
 from proxy.http1.connection import ClientConnection
+from proxy.relay.answered_error import read_answered_error
 from proxy.relay.answers import Answer, PassedOn, PutTogether, is_event_stream
 from proxy.relay.connecting import connect, end_broken
 from proxy.relay.downstream import Downstream
@@ -43,8 +42,6 @@ logger = logging.getLogger("proxy.relay")
 
 Authorize = Callable[[RelayedRequest], Lease | None]
 
-# Enough for any error body of llama-server's (a context overflow is under 1 KiB).
-_MAX_ERROR_BODY = 64 * 1024
 _END_OF_CONVERSATION_S = 2.0
 # Fits any socket's buffer, so that sending it never waits for llama-server to read; what is larger
 # is sent while the answer may already come.
@@ -172,7 +169,8 @@ class Carriage:
             self._exchange.phase = Phase.PREFILL
             head = await upstream.receive_head()
             if self._downstream.started and head.status != 200:
-                await self._raise_answered(head, upstream)
+                # Our queue comments have begun a stream with 200: the error becomes an event.
+                raise await read_answered_error(head, upstream)
             answer = self._answer_to(head)
             self._request.forget_body()
             await answer.begin(head, self._client_fields(head))
@@ -249,13 +247,6 @@ class Carriage:
             if flow.torn:
                 connection.reset()
 
-    async def _raise_answered(self, head: ResponseHead, upstream: UpstreamConnection) -> NoReturn:
-        """Turn llama-server's error into ours: our queue comments have begun a stream with 200."""
-        body = bytearray()
-        while (data := await upstream.receive_data()) and len(body) < _MAX_ERROR_BODY:
-            body += data
-        raise _as_relayed(head.status, bytes(body))
-
     async def _learn_slots(self) -> None:
         model = self._request.model
         if model is not None and self._request.route.gated and not self._backend.knows_slots(model):
@@ -272,11 +263,3 @@ class Carriage:
             return
         with trio.move_on_after(_END_OF_CONVERSATION_S, shield=True):
             await self._backend.end_conversation(conversation)
-
-
-def _as_relayed(status: int, body: bytes) -> RelayedError:
-    try:
-        error = json.loads(body)["error"]
-        return RelayedError(status, str(error["type"]), str(error["message"]))
-    except (ValueError, KeyError, TypeError):
-        return RelayedError(status, "upstream_error", f"llama-server answered {status}.")
