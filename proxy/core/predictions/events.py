@@ -1,0 +1,96 @@
+"""What a subscriber of a prediction is sent: its events, and the frame that ends a broken stream.
+
+Owns the frames as bytes, and the reading of `Last-Event-ID`. Knows nothing of what an event means
+or which are held (`core.predictions.event_log`).
+
+Source: coglet 0.23.1 for frames and texts; the ids are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from proxy.core.errors import ProxyError
+from proxy.core.predictions.shapes import to_json
+
+# A number that no log comes to; a longer row of digits is no id of ours.
+_MAX_ID_DIGITS = 18
+
+
+class EventsDropped(ProxyError):
+    """What a subscriber should get next is no longer held: its stream ends with this.
+
+    Args:
+        skipped: How many events it misses, from 1.
+    """
+
+    text: ClassVar[str]
+
+    def __init__(self, skipped: int) -> None:
+        super().__init__(self.text)
+        self.skipped = skipped
+
+    @property
+    def wire(self) -> bytes:
+        """The last frame of the stream.
+
+        It has no id: a client that comes back with the last one it has resumes where it was.
+        """
+        data = to_json({"error": self.text, "skipped": self.skipped})
+        return b"event: error\ndata: %s\n\n" % data
+
+
+class Truncated(EventsDropped):
+    """It was gone when the subscriber came; `skipped` counts what was gone by then."""
+
+    text = "SSE stream replay truncated; events were dropped"
+
+
+class Lagged(EventsDropped):
+    """It went while the subscriber was there; `skipped` counts what has gone up to now."""
+
+    text = "SSE stream lagged; events were dropped"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Event:
+    """One event.
+
+    Args:
+        number: Its place, from 1: the frame's id.
+        name: Its type, one line.
+        data: Its data, one line.
+
+    Attributes:
+        number: Its place, from 1.
+        name: Its type.
+        wire: The whole frame, made once for all subscribers.
+    """
+
+    number: int
+    name: str
+    wire: bytes
+
+    def __init__(self, number: int, name: str, data: bytes) -> None:
+        wire = b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), data)
+        object.__setattr__(self, "number", number)
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "wire", wire)
+
+    @property
+    def data(self) -> bytes:
+        """The data alone, cut out of the frame, which is all that is held."""
+        return self.wire.partition(b"\ndata: ")[2][:-2]
+
+
+def number_of_last_event(last_event_id: str | None) -> int | None:
+    """Return what `Last-Event-ID` says, for `EventLog.subscribe`.
+
+    None where there is none, or none that we could have given: such a client is sent everything,
+    as if it had not named any.
+    """
+    if last_event_id is None or len(last_event_id) > _MAX_ID_DIGITS:
+        return None
+    digits = last_event_id.isascii() and last_event_id.isdigit()
+    return int(last_event_id) if digits else None
