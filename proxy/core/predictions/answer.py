@@ -71,7 +71,9 @@ class AnswerReader:
             except AnsweredError as error:
                 self.error = error.message
             except (AttributeError, IndexError, KeyError, TypeError) as error:
-                raise UpstreamFailed("llama-server sent an event that is not understood.") from error
+                raise UpstreamFailed(
+                    "llama-server sent an event that is not understood."
+                ) from error
         return pieces
 
     def metrics(self) -> dict[str, int | float]:

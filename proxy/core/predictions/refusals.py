@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from proxy.core.errors import HttpError, Origin
 from proxy.core.predictions.shapes import to_json
 
+# A body of a few megabytes can have a million wrong elements; nobody reads more than the first.
+MAX_PROBLEMS = 100
+
 _MISSING = "value_error.missing"
 
 
@@ -74,7 +77,8 @@ class InvalidPrediction(HttpError):
     """The body is JSON, but not a request for a prediction that can be made.
 
     Args:
-        detail: Everything that is wrong, in the order in which it is told; at least one.
+        detail: Everything that is wrong, in the order in which it is told; from 1 to
+            `MAX_PROBLEMS`.
     """
 
     status = 422
@@ -110,9 +114,7 @@ class AtCapacity(_NotRun):
     type = "rate_limit_error"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(
-            "At capacity - all prediction slots busy", retry_after_s=retry_after_s
-        )
+        super().__init__("At capacity - all prediction slots busy", retry_after_s=retry_after_s)
 
 
 class IdInUse(_NotRun):
