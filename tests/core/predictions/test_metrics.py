@@ -20,8 +20,8 @@ def metrics_of(*steps: tuple[str, Scalar, MetricMode]) -> dict[str, object]:
 
 def test_add_replace_has_the_last_value() -> None:
     """Whatever was there, also of another type."""
-    steps = [("a", 1, REPLACE), ("a", "x", APPEND), ("a", 2.5, REPLACE)]
-    assert metrics_of(*steps) == {"a": 2.5}
+    found = metrics_of(("a", 1, REPLACE), ("a", "x", APPEND), ("a", 2.5, REPLACE))
+    assert found == {"a": 2.5}
 
 
 def test_add_increment_adds_up() -> None:
@@ -31,14 +31,14 @@ def test_add_increment_adds_up() -> None:
 
 def test_add_append_makes_a_list() -> None:
     """Also of the one value that was there."""
-    steps = [("a", "x", APPEND), ("b", 1, REPLACE), ("b", 2, APPEND), ("a", "y", APPEND)]
-    assert metrics_of(*steps) == {"a": ["x", "y"], "b": [1, 2]}
+    found = metrics_of(("a", "x", APPEND), ("b", 1, REPLACE), ("b", 2, APPEND), ("a", "y", APPEND))
+    assert found == {"a": ["x", "y"], "b": [1, 2]}
 
 
 def test_add_dots_nest() -> None:
     """`a.b` is the member `b` of `a`."""
-    steps = [("a.b", 1, REPLACE), ("a.c.d", 2, REPLACE), ("e", 3, REPLACE)]
-    assert metrics_of(*steps) == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    found = metrics_of(("a.b", 1, REPLACE), ("a.c.d", 2, REPLACE), ("e", 3, REPLACE))
+    assert found == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
 
 
 @pytest.mark.parametrize(
