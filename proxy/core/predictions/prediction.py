@@ -20,8 +20,8 @@ from proxy.core.predictions.shapes import sound_text, to_json
 # Far more than the text of the largest context; it bounds what one prediction may take of the
 # process that all share.
 MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-# Logs are remarks, not the answer.
-MAX_LOG_BYTES = 1024 * 1024
+# Enough for what a model thinks before its longest answer, in chunks of a token.
+MAX_LOG_BYTES = 16 * 1024 * 1024
 # What Python needs for a short text and its place in a list. Without it a million chunks of one
 # letter would count as one megabyte, and take sixty.
 TEXT_OVERHEAD_BYTES = 64
@@ -128,7 +128,10 @@ class Prediction:
         return True
 
     def add_log(self, text: str, source: LogSource = "stdout") -> bool:
-        """Add a text to the logs; what is over `MAX_LOG_BYTES` is left out, event and all.
+        """Add a text to the logs.
+
+        What is over `MAX_LOG_BYTES`, counted like output, is left out, event and all: no answer is
+        lost for its remarks.
 
         Args:
             text: Any text, with its line end.

@@ -13,6 +13,11 @@ from __future__ import annotations
 
 import json
 
+# Made once: `json.dumps` would make one for each event.
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
+)
+
 
 def to_json(value: object) -> bytes:
     """Return a JSON value as one line of Cog's JSON.
@@ -23,10 +28,7 @@ def to_json(value: object) -> bytes:
     Raises:
         ValueError: A number is not finite: JSON has no word for it.
     """
-    text = json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
-    )
-    return sound_text(text).encode()
+    return sound_text(_ENCODER.encode(value)).encode()
 
 
 def sound_text(text: str) -> str:
