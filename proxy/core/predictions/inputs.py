@@ -21,7 +21,7 @@ from itertools import islice
 from proxy.core.errors import InvalidRequest
 from proxy.core.media import refuse_foreign_media
 from proxy.core.predictions.json_types import is_type, out_of_bounds, wrong_type
-from proxy.core.predictions.refusals import MAX_PROBLEMS, InvalidPrediction, Problem
+from proxy.core.predictions.refusals import InvalidPrediction, Problem
 
 CHAT_PATH = "/v1/chat/completions"
 NATIVE_PATH = "/completion"
@@ -29,6 +29,9 @@ NATIVE_PATH = "/completion"
 # What llama-server's own members can hold: `int32_t` and, for the seed, `uint32_t`.
 _MAX_INT = 2**31 - 1
 _MAX_SEED = 2**32 - 1
+
+# A body of a few megabytes can have a million wrong elements; nobody reads more than the first.
+_MAX_PROBLEMS = 100
 
 _WHERE = ("body", "input")
 
@@ -80,7 +83,9 @@ MEMBERS = (
     ),
     Member("temperature", ("number",), "Randomness; 0 always takes the likeliest token.", 0),
     Member("top_p", ("number",), "Only the likeliest tokens that have this probability.", 0, 1),
-    Member("top_k", ("integer",), "Only so many of the likeliest tokens; 0: all.", 0, _MAX_INT),
+    Member(
+        "top_k", ("integer",), "Only so many of the likeliest tokens; 0 or -1: all.", -1, _MAX_INT
+    ),
     Member("min_p", ("number",), "Only tokens that have this share of the likeliest's.", 0, 1),
     Member(
         "seed", ("integer",), "Start of the random numbers; -1: another each time.", -1, _MAX_SEED
@@ -142,7 +147,7 @@ def upstream_request(
     Raises:
         InvalidPrediction: It cannot be answered; all that is wrong is told.
     """
-    found = islice(_problems(given, allow_remote_media), MAX_PROBLEMS)
+    found = islice(_problems(given, allow_remote_media), _MAX_PROBLEMS)
     problems = sorted(found, key=lambda problem: problem.loc[-1].partition("/")[0])
     if "prompt" not in given and "messages" not in given:
         problems.append(Problem.missing(*_WHERE, "prompt"))

@@ -7,7 +7,7 @@ Source: JSON Schema Validation section 6.1.1; coglet 0.23.1, as it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from proxy.core.predictions.shapes import to_json
 
@@ -67,11 +67,6 @@ def out_of_bounds(value: float, minimum: int | None, maximum: int | None) -> str
     if maximum is not None and value > maximum:
         return f"{_shown(value)} is greater than the maximum of {maximum}"
     return None
-
-
-def not_one_of(value: object, known: Iterable[str]) -> str:
-    """Return the words for a value that is none of those that are known."""
-    return f"{_shown(value)} is not one of {to_json(list(known)).decode()}"
 
 
 def _shown(value: object) -> str:

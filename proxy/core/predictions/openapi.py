@@ -9,7 +9,7 @@ Source: Cog 0.23.1, the schema of a model that streams.
 from __future__ import annotations
 
 from proxy.core.predictions.inputs import MEMBERS, Member
-from proxy.core.predictions.requests import WEBHOOK_EVENTS
+from proxy.core.predictions.webhooks import WebhookEvent
 
 Schema = dict[str, object]
 
@@ -113,7 +113,10 @@ def _schemas() -> Schema:
     time: Schema = {"type": "string", "format": "date-time"}
     place = {"type": "array", "items": {"anyOf": [_TEXT, {"type": "integer"}]}}
     common: Schema = {"id": _TEXT, "input": _reference("Input")}
-    events = {"type": "array", "items": {"type": "string", "enum": list(WEBHOOK_EVENTS)}}
+    events = {
+        "type": "array",
+        "items": {"type": "string", "enum": [event.value for event in WebhookEvent]},
+    }
     response: Schema = {
         **common,
         "output": _reference("Output"),

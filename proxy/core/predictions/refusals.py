@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from proxy.core.errors import HttpError, Origin
 from proxy.core.predictions.shapes import to_json
 
-# A body of a few megabytes can have a million wrong elements; nobody reads more than the first.
-MAX_PROBLEMS = 100
-
 _MISSING = "value_error.missing"
 
 
@@ -77,8 +74,7 @@ class InvalidPrediction(HttpError):
     """The body is JSON, but not a request for a prediction that can be made.
 
     Args:
-        detail: Everything that is wrong, in the order in which it is told; from 1 to
-            `MAX_PROBLEMS`.
+        detail: Everything that is wrong, in the order in which it is told; at least one.
     """
 
     status = 422

@@ -14,30 +14,29 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import NoReturn
-from urllib.parse import urlsplit
 
-from proxy.core.predictions.json_types import is_type, not_one_of, wrong_type
+from proxy.core.predictions.json_types import wrong_type
 from proxy.core.predictions.refusals import (
-    MAX_PROBLEMS,
     InvalidPrediction,
     MalformedBody,
     Problem,
     WrongContentType,
 )
-
-WEBHOOK_EVENTS = ("start", "output", "logs", "completed")
+from proxy.core.predictions.webhooks import (
+    ALL_EVENTS,
+    InvalidFilter,
+    InvalidUrl,
+    WebhookEvent,
+    WebhookUrl,
+    check_url,
+    parse_filter,
+)
 
 # An id names things in paths, logs and tasks. Room for two UUIDs and a prefix.
 _ID = re.compile(r"(?!\.\.?\Z)[A-Za-z0-9._-]{1,128}")
 _ID_RULE = "an id is 1 to 128 letters, digits, dots, dashes and underscores, not . or .."
-
-# What servers commonly take of a URL, and no more than is worth keeping per prediction.
-_MAX_URL = 2048
-_URL_RULE = "the webhook has to be an http or https URL with a host, of at most 2048 characters"
 
 # As Cog's parser: whatever is read here can be written again, however deep the stack is then.
 _MAX_DEPTH = 127
@@ -54,17 +53,23 @@ class PredictionRequest:
     Attributes:
         id: The id that it gives to the prediction; None to have one made.
         input: The input, not checked.
-        webhook: Where to report to.
-        webhook_events_filter: What to report; None for everything.
+        webhook: Where to report to; None for nowhere.
+        webhook_events_filter: What to report.
     """
 
     id: str | None
     input: dict[str, object]
-    webhook: str | None
-    webhook_events_filter: frozenset[str] | None
+    webhook: WebhookUrl | None
+    webhook_events_filter: frozenset[WebhookEvent]
 
 
-def read_request(body: bytes, content_type: str | None, path_id: str | None) -> PredictionRequest:
+def read_request(
+    body: bytes,
+    content_type: str | None,
+    path_id: str | None,
+    *,
+    allow_private_webhooks: bool = False,
+) -> PredictionRequest:
     """Read a request for a prediction.
 
     Without a body and a content type the input is empty, which is enough to join a prediction.
@@ -73,6 +78,7 @@ def read_request(body: bytes, content_type: str | None, path_id: str | None) -> 
         body: The whole body.
         content_type: Its type as the header has it; None if there is none.
         path_id: The id in the path, decoded; None if the path has no place for it.
+        allow_private_webhooks: Whether to report to this machine and to private networks.
 
     Raises:
         WrongContentType: It is not said to be JSON, or has a body and does not say.
@@ -80,18 +86,14 @@ def read_request(body: bytes, content_type: str | None, path_id: str | None) -> 
         InvalidPrediction: It is no request for a prediction.
     """
     found = _read_object(body, content_type)
-    problems = list(islice(_problems(found, path_id), MAX_PROBLEMS))
+    problems: list[Problem] = []
+    own_id = _read_id(found.get("id"), path_id, problems)
+    given = _read_input(found, problems)
+    webhook = _read_webhook(found.get("webhook"), allow_private_webhooks, problems)
+    events = _read_filter(found, problems)
     if problems:
         raise InvalidPrediction(problems)
-    own_id, webhook = found.get("id"), found.get("webhook")
-    wanted = found.get("webhook_events_filter")
-    given = found.get("input")
-    return PredictionRequest(
-        id=path_id if path_id is not None else _text_or_none(own_id),
-        input=given if isinstance(given, dict) else {},
-        webhook=_text_or_none(webhook),
-        webhook_events_filter=frozenset(wanted) if isinstance(wanted, list) else None,
-    )
+    return PredictionRequest(own_id, given, webhook, events)
 
 
 def _read_object(body: bytes, content_type: str | None) -> dict[str, object]:
@@ -159,58 +161,57 @@ def _refuse_half_characters(found: object) -> None:
         raise MalformedBody("lone surrogate in hex escape") from error
 
 
-def _problems(found: dict[str, object], path_id: str | None) -> Iterator[Problem]:
-    own_id = found.get("id")
-    if own_id is not None and not isinstance(own_id, str):
-        yield Problem(("body", "id"), wrong_type(own_id, "string"))
-    elif path_id is not None and own_id not in (None, path_id):
-        yield Problem(("body", "id"), "prediction ID must match the ID supplied in the URL")
-    elif own_id is not None and not _ID.fullmatch(own_id):
-        yield Problem(("body", "id"), _ID_RULE)
-    elif path_id is not None and not _ID.fullmatch(path_id):
-        yield Problem(("path", "prediction_id"), _ID_RULE)
-    yield from _problems_of_object(("body", "context"), found.get("context", {}))
-    if found.get("input") is not None:
-        yield from _problems_of_object(("body", "input", "__root__"), found["input"])
-    yield from _problems_of_webhook(found.get("webhook"))
-    yield from _problems_of_filter(found.get("webhook_events_filter", []))
+def _read_id(own: object, path_id: str | None, problems: list[Problem]) -> str | None:
+    found = path_id if own is None else own
+    if found is None:
+        return None
+    if not isinstance(found, str):
+        problems.append(Problem(("body", "id"), wrong_type(found, "string")))
+    elif path_id not in (None, found):
+        words = "prediction ID must match the ID supplied in the URL"
+        problems.append(Problem(("body", "id"), words))
+    elif not _ID.fullmatch(found):
+        where = ("path", "prediction_id") if own is None else ("body", "id")
+        problems.append(Problem(where, _ID_RULE))
+    else:
+        return found
+    return None
 
 
-def _problems_of_object(loc: tuple[str, ...], value: object) -> Iterator[Problem]:
-    if not is_type(value, "object"):
-        yield Problem(loc, wrong_type(value, "object"))
+def _read_input(found: dict[str, object], problems: list[Problem]) -> dict[str, object]:
+    context = found.get("context", {})
+    if not isinstance(context, dict):
+        problems.append(Problem(("body", "context"), wrong_type(context, "object")))
+    given = found.get("input")
+    if given is None or isinstance(given, dict):
+        return given or {}
+    problems.append(Problem(("body", "input", "__root__"), wrong_type(given, "object")))
+    return {}
 
 
-def _problems_of_webhook(value: object) -> Iterator[Problem]:
-    if value is None:
-        return
-    if not isinstance(value, str):
-        yield Problem(("body", "webhook"), wrong_type(value, "string"))
-    elif not _is_url(value):
-        yield Problem(("body", "webhook"), _URL_RULE)
+def _read_webhook(given: object, allow_private: bool, problems: list[Problem]) -> WebhookUrl | None:
+    if given is None:
+        return None
+    words = wrong_type(given, "string")
+    if isinstance(given, str):
+        try:
+            return check_url(given, allow_private=allow_private)
+        except InvalidUrl as error:
+            words = str(error)
+    problems.append(Problem(("body", "webhook"), words))
+    return None
 
 
-def _is_url(value: str) -> bool:
-    # `urlsplit` silently takes out what no URL has: line ends, and blanks around it.
-    if len(value) > _MAX_URL or not value.isprintable() or " " in value:
-        return False
+def _read_filter(found: dict[str, object], problems: list[Problem]) -> frozenset[WebhookEvent]:
+    name = "webhook_events_filter"
+    if name not in found:
+        return ALL_EVENTS
+    given = found[name]
+    if not isinstance(given, list):
+        problems.append(Problem(("body", name), wrong_type(given, "array")))
+        return ALL_EVENTS
     try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and port != 0
-
-
-def _problems_of_filter(value: object) -> Iterator[Problem]:
-    if not isinstance(value, list):
-        yield Problem(("body", "webhook_events_filter"), wrong_type(value, "array"))
-        return
-    for place, name in enumerate(value):
-        if name not in WEBHOOK_EVENTS:
-            loc = ("body", f"webhook_events_filter/{place}")
-            yield Problem(loc, not_one_of(name, WEBHOOK_EVENTS))
-
-
-def _text_or_none(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+        return parse_filter(given)
+    except InvalidFilter as error:
+        problems.append(Problem(("body", f"{name}/{error.index}"), str(error)))
+        return ALL_EVENTS
