@@ -34,5 +34,6 @@ class EndCause(StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     QUEUE_TIMEOUT = "queue_timeout"
     CANCELLED_BY_ADMIN = "cancelled_by_admin"
+    CANCELLED_BY_CLIENT = "cancelled_by_client"
     SHUTTING_DOWN = "shutting_down"
     INTERNAL_ERROR = "internal_error"

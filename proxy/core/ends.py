@@ -32,6 +32,7 @@ _REPLIES: dict[EndCause, Callable[[], errors.HttpError]] = {
     EndCause.CANCELLED_BY_ADMIN: lambda: errors.Unavailable(
         "The request was cancelled by an administrator."
     ),
+    EndCause.CANCELLED_BY_CLIENT: lambda: errors.Unavailable("The request was cancelled."),
     EndCause.SHUTTING_DOWN: lambda: errors.Unavailable("The server is shutting down."),
     EndCause.INTERNAL_ERROR: lambda: errors.InternalError("The proxy made a mistake."),
 }

@@ -149,6 +149,11 @@ class Backend:
         self._restarting = False
         await engine.restart()
 
+    @property
+    def shutting_down(self) -> bool:
+        """Whether nothing new is taken on any more."""
+        return self._shutting_down
+
     def shut_down(self) -> None:
         """Refuse what comes and end what waits from now on; what holds a permit goes on."""
         self._shutting_down = True

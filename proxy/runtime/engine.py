@@ -20,6 +20,7 @@ from proxy.runtime.address import Address
 logger = logging.getLogger("proxy.engine")
 
 _TROUBLE = frozenset({EngineState.CRASHED, EngineState.FAILED})
+_SETTLED = frozenset({EngineState.READY, EngineState.FAILED})
 _STOPPED = "llama-server has been stopped."
 
 
@@ -34,6 +35,8 @@ class EngineView:
         last_exit: How the last launch that ended did end.
         router: Whether it serves several models, each with slots of its own.
         restarts: How often it was launched again after a crash.
+        launched_at: Trio time of the last launch; None before the first.
+        settled_at: Trio time at which that launch got ready or was given up; None until then.
     """
 
     def __init__(self) -> None:
@@ -44,6 +47,8 @@ class EngineView:
         self.last_exit: ExitStatus | None = None
         self.restarts = 0
         self.router = False
+        self.launched_at: float | None = None
+        self.settled_at: float | None = None
         self._state = EngineState.STOPPED
         self._finished = False
         self._observers: dict[object, Callable[[], None]] = {}
@@ -95,10 +100,17 @@ class EngineView:
 
     def _move(self, event: EngineEvent, detail: str = "") -> None:
         before, self._state = self._state, next_state(self._state, event)
+        self._note_times()
         level = logging.WARNING if self._state in _TROUBLE else logging.INFO
         tail = f": {detail}" if detail else ""
         logger.log(level, "llama-server %s -> %s%s", before, self._state, tail)
         self._tell()
+
+    def _note_times(self) -> None:
+        if self._state is EngineState.STARTING:
+            self.launched_at, self.settled_at = trio.current_time(), None
+        elif self._state in _SETTLED:
+            self.settled_at = trio.current_time()
 
     def _finish(self) -> None:
         self._finished = True

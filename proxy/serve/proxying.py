@@ -62,6 +62,9 @@ async def open_proxy(
     request_timeout_s: float = 0.0,
     max_body_mib: int = 64,
     drain_s: float = 30.0,
+    prediction_history: int = 1024,
+    webhook_token: str | None = None,
+    webhook_private: bool = False,
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     slots: int | None = None,
@@ -94,6 +97,10 @@ async def open_proxy(
         request_timeout_s: How long a whole exchange may take, in seconds; 0 for no bound.
         max_body_mib: The largest request body, in MiB.
         drain_s: How long what is in flight may go on at the end, in seconds.
+        prediction_history: How many events of a prediction are kept for those who come late or
+            lag; 0 for no replay.
+        webhook_token: What webhooks of predictions carry as `Authorization: Bearer`; None for none.
+        webhook_private: Let webhooks go to this machine and to private networks.
         certfile: TLS certificate chain, PEM; needs `keyfile`.
         keyfile: TLS private key, PEM.
         slots: Permits, where llama-server does not tell its slots; None for no gate then.
@@ -116,6 +123,8 @@ async def open_proxy(
     # Here and not above: the engine is launched while these are imported.
     from proxy.fastpath.door import PATHS as FAST_PATHS
     from proxy.fastpath.listener import make_fast_guard
+    from proxy.predictions.book import PredictionBook, PredictionSettings
+    from proxy.predictions.reporting import ReportSettings
     from proxy.web.listener import MainListener, Settings
 
     with ExitStack() as unused:
@@ -141,6 +150,15 @@ async def open_proxy(
         )
         tokens = StreamTokens(engine, _token_policy(token_ttl_s, token_lease_s))
         reach = _reach_of(fast, settings.tls, fast_public_url)
+        book = PredictionBook(
+            backend,
+            PredictionSettings(
+                queue_timeout_s=queue_timeout_s,
+                request_timeout_s=request_timeout_s,
+                reports=ReportSettings(webhook_token, allow_private=webhook_private),
+                history=prediction_history,
+            ),
+        )
         listener = MainListener(
             backend,
             settings,
@@ -148,6 +166,7 @@ async def open_proxy(
             tokens=tokens,
             reach=reach,
             token_paths=FAST_PATHS,
+            book=book,
             fast_hosts=[sock.getsockname()[0] for sock in fast],
         )
         guards = [listener.guard]
@@ -169,6 +188,7 @@ async def open_proxy(
         guards,
         backend,
         tokens,
+        book,
         url=_url_of(bound, settings.tls),
         port=bound[0].getsockname()[1],
         fast_url=_url_of(fast, settings.tls) if fast else None,
@@ -176,6 +196,7 @@ async def open_proxy(
     )
     with owned, one_error():
         async with trio.open_nursery() as nursery:
+            await nursery.start(_run_typed, book.run)
             await nursery.start(_run_typed, listener.run)
             for guard in guards[1:]:
                 await nursery.start(_run_typed, guard.run)

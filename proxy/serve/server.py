@@ -17,6 +17,7 @@ from proxy.runtime.stream_tokens import StreamTokens
 
 if TYPE_CHECKING:
     from proxy.http1.guard import Guard
+    from proxy.predictions.book import PredictionBook
 
 # After the drain time each client left is told why and then cut; this is how long the telling may
 # take.
@@ -38,6 +39,7 @@ class ProxyServer:
         guards: Sequence[Guard],
         backend: Backend,
         stream_tokens: StreamTokens,
+        predictions: PredictionBook,
         *,
         url: str,
         port: int,
@@ -50,6 +52,7 @@ class ProxyServer:
         self.stream_tokens = stream_tokens
         self._guards = tuple(guards)
         self._backend = backend
+        self._predictions = predictions
         self._drain_s = drain_s
 
     @property
@@ -74,9 +77,11 @@ class ProxyServer:
         try:
             with trio.move_on_after(self._drain_s):
                 await self._drain_guards()
+                await self._predictions.wait_none_left()
             self._backend.exchanges.end_all(EndCause.SHUTTING_DOWN)
             with trio.move_on_after(FAREWELL_S):
                 await self._drain_guards()
+                await self._predictions.wait_none_left()
         finally:
             for guard in self._guards:
                 guard.abort()

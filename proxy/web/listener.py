@@ -19,6 +19,8 @@ from proxy.core.framing import Limits
 from proxy.http1.asgi import AsgiApp
 from proxy.http1.connection import ConnectionLimits, ServerContext
 from proxy.http1.guard import Guard
+from proxy.predictions.book import PredictionBook
+from proxy.predictions.routes import PredictionRoutes
 from proxy.relay.front_door import FrontDoor
 from proxy.relay.relay import Relay
 from proxy.relay.settings import RelaySettings
@@ -65,6 +67,7 @@ class MainListener:
         reach: Where the fast listener is; None when there is none.
         token_paths: The paths that a stream token may be for.
         fast_hosts: The addresses that the fast listener is bound to.
+        book: The predictions.
 
     Attributes:
         relay: Carries requests, for the fast listener too.
@@ -82,6 +85,7 @@ class MainListener:
         tokens: StreamTokens,
         reach: FastReach | None,
         token_paths: frozenset[str],
+        book: PredictionBook,
         fast_hosts: Sequence[str] = (),
     ) -> None:
         self._backend = backend
@@ -100,6 +104,9 @@ class MainListener:
             operator=self._operator,
             tokens=TokenRoutes(
                 tokens, reach, paths=token_paths, any_admin=policy.keyring.any_admin
+            ),
+            predictions=PredictionRoutes(
+                book, backend, allow_remote_media=settings.allow_remote_media
             ),
             files=StaticFiles(),
             relay=self.relay,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxy.http1.asgi import AsgiApp
+from proxy.predictions.routes import PATHS as PREDICTION_PATHS
+from proxy.predictions.routes import PREFIX as PREDICTION_PREFIX
 from proxy.web.static_files import PATHS as STATIC_PATHS
 from proxy.web.stream_tokens import STREAM_URL_PATH, TOKENS_PATH
 from proxy.web.vitals import PATHS as VITAL_PATHS
@@ -23,6 +25,7 @@ class MainRoutes:
         vitals: Answers `/health` and its like.
         operator: Answers `/proxy/...`.
         tokens: Answers where the fast path is, and makes tokens for it.
+        predictions: Answers `/predictions`, and what Cog's clients ask beside it.
         files: Answers the files that pages load from us.
         relay: Answers everything else.
     """
@@ -30,6 +33,7 @@ class MainRoutes:
     vitals: AsgiApp
     operator: AsgiApp
     tokens: AsgiApp
+    predictions: AsgiApp
     files: AsgiApp
     relay: AsgiApp
 
@@ -39,6 +43,8 @@ class MainRoutes:
             return self.vitals
         if path in (STREAM_URL_PATH, TOKENS_PATH) or path.startswith(f"{TOKENS_PATH}/"):
             return self.tokens
+        if path in PREDICTION_PATHS or path.startswith(PREDICTION_PREFIX):
+            return self.predictions
         if path in STATIC_PATHS:
             return self.files
         return self.operator if path.startswith(_OPERATOR_PREFIX) else self.relay

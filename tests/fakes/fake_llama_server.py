@@ -11,7 +11,8 @@ further ones; `FILE.launches` counts).
 Routes, beside `/health`, `/props`, `/slots`, `/v1/models`:
 
     POST /completion, /v1/chat/completions, ...   a reply of llama-server's shape; streamed if the
-                                        body says {"stream": true}. The query string says how:
+                                        body says {"stream": true}. The query string says how, or
+                                        a prompt that is one (`?events=3`):
         events=N        number of tokens (default 5)
         pace_s=F        time between two events (default 0)
         first_s=F       time before the head, in which the slot is busy, as in prefill (default 0)
@@ -57,6 +58,7 @@ from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 # Longer than any test.
@@ -358,13 +360,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def generate(self) -> None:
         """Answer a generation route."""
-        if "status" in self.query:
-            self.answer_error(int(self.query["status"]), "as asked", "server_error")
-            return
         try:
             asked = json.loads(self.body or b"{}")
         except ValueError:
             self.answer_error(400, "invalid JSON", "invalid_request_error")
+            return
+        self.take_orders(asked)
+        if "status" in self.query:
+            self.answer_error(int(self.query["status"]), "as asked", "server_error")
             return
         count = int(self.query.get("events", "5"))
         with self.server.slot():
@@ -372,6 +375,12 @@ class Handler(BaseHTTPRequestHandler):
                 self.generate_in_slot(count, stream=bool(asked.get("stream")))
             except EndAsked:
                 self.end_stream(self.server.ends.pop(self.query["name"]))
+
+    def take_orders(self, asked: dict[str, Any]) -> None:
+        """Take what the prompt, or the last message, says as if the query string said it."""
+        prompt = asked.get("prompt") or (asked.get("messages") or [{}])[-1].get("content") or ""
+        if str(prompt).startswith("?"):
+            self.query |= {name: values[-1] for name, values in parse_qs(prompt[1:]).items()}
 
     def generate_in_slot(self, count: int, *, stream: bool) -> None:
         """Answer a generation route that has its slot."""

@@ -23,6 +23,7 @@ ROUTES = MainRoutes(
     vitals=named("vitals"),
     operator=named("operator"),
     tokens=named("tokens"),
+    predictions=named("predictions"),
     files=named("files"),
     relay=named("relay"),
 )
@@ -35,6 +36,10 @@ ROUTES = MainRoutes(
         ("/v1/health", b"vitals"),
         ("/livez", b"vitals"),
         ("/readyz", b"vitals"),
+        ("/predictions", b"predictions"),
+        ("/predictions/a/cancel", b"predictions"),
+        ("/health-check", b"predictions"),
+        ("/openapi.json", b"predictions"),
         ("/proxy/logs", b"operator"),
         ("/proxy/", b"operator"),
         ("/api/inference/stream-url", b"tokens"),

@@ -41,7 +41,12 @@ async def operated(
     if response_timeout_s is not None:
         app.config["RESPONSE_TIMEOUT"] = response_timeout_s
     routes = MainRoutes(
-        vitals=Vitals(backend), operator=cast(AsgiApp, app), tokens=echo, files=echo, relay=echo
+        vitals=Vitals(backend),
+        operator=cast(AsgiApp, app),
+        tokens=echo,
+        predictions=echo,
+        files=echo,
+        relay=echo,
     )
     door = FrontDoor(AccessPolicy(keyring=Keyring(())), routes.choose)
     async with guarded(door) as server, trio.open_nursery() as nursery:

@@ -10,9 +10,13 @@ drops.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from proxy.core.predictions.prediction import Prediction
+
+Key = TypeVar("Key", bound=Hashable)
 
 # What the interface promises.
 KEEP_S = 600.0
@@ -27,8 +31,8 @@ class _Kept:
     expires_at: float
 
 
-class FinishedPredictions:
-    """The finished predictions by id.
+class FinishedPredictions(Generic[Key]):
+    """The finished predictions by key: an id, or whatever tells them apart.
 
     Args:
         keep_s: How long each is kept, in seconds, from 0 (nothing is).
@@ -42,7 +46,7 @@ class FinishedPredictions:
         self._keep_s = keep_s
         self._max_count = max_count
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._size = 0
 
     @property
@@ -55,13 +59,17 @@ class FinishedPredictions:
         """The bytes that they hold."""
         return self._size
 
-    def add(self, prediction: Prediction, now: float) -> bool:
+    def __iter__(self) -> Iterator[Prediction]:
+        return (kept.prediction for kept in self._kept.values())
+
+    def add(self, key: Key, prediction: Prediction, now: float) -> bool:
         """Keep a prediction; the oldest ones go where it would be too many or too much.
 
         One that alone is over `max_bytes` is not kept, and drives nobody out. Another one with the
-        same id is replaced in any case.
+        same key is replaced in any case.
 
         Args:
+            key: What it is found by.
             prediction: One that is over.
             now: Monotonic seconds, not before those of the last call.
 
@@ -74,25 +82,25 @@ class FinishedPredictions:
         if not prediction.terminal:
             raise ValueError("a prediction that is not over cannot be kept as a finished one")
         self.drop_expired(now)
-        if prediction.id in self._kept:
-            self._drop(prediction.id)
+        if key in self._kept:
+            self._drop(key)
         size = prediction.size
         if size > self._max_bytes or not self._max_count or self._keep_s <= 0:
             return False
         while len(self._kept) >= self._max_count or self._size + size > self._max_bytes:
             self._drop(next(iter(self._kept)))
-        self._kept[prediction.id] = _Kept(prediction, size, now + self._keep_s)
+        self._kept[key] = _Kept(prediction, size, now + self._keep_s)
         self._size += size
         return True
 
-    def get(self, prediction_id: str, now: float) -> Prediction | None:
+    def get(self, key: Key, now: float) -> Prediction | None:
         """Return a prediction that is kept; None where there is none, or it has expired.
 
         Args:
-            prediction_id: Its id.
+            key: What it is found by.
             now: Monotonic seconds.
         """
-        kept = self._kept.get(prediction_id)
+        kept = self._kept.get(key)
         return kept.prediction if kept is not None and now < kept.expires_at else None
 
     def drop_expired(self, now: float) -> int:
@@ -103,15 +111,15 @@ class FinishedPredictions:
         """
         before = len(self._kept)
         while self._kept:
-            oldest_id, oldest = next(iter(self._kept.items()))
+            oldest_key, oldest = next(iter(self._kept.items()))
             if now < oldest.expires_at:
                 break
-            self._drop(oldest_id)
+            self._drop(oldest_key)
         return before - len(self._kept)
 
     def next_expiry(self) -> float | None:
         """Return when the next one expires, in monotonic seconds; None where none is kept."""
         return next(iter(self._kept.values())).expires_at if self._kept else None
 
-    def _drop(self, prediction_id: str) -> None:
-        self._size -= self._kept.pop(prediction_id).size
+    def _drop(self, key: Key) -> None:
+        self._size -= self._kept.pop(key).size

@@ -1,0 +1,1 @@
+"""Predictions: Cog's HTTP API, with streams that can be joined late and resumed."""
