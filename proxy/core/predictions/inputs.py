@@ -167,9 +167,14 @@ def upstream_request(
     return UpstreamRequest(CHAT_PATH, fields)
 
 
+def _is_by_messages(given: Mapping[str, object]) -> bool:
+    """Return whether the messages count; beside a prompt, empty ones do not."""
+    return bool(given.get("messages")) or "prompt" not in given
+
+
 def _messages(fields: Mapping[str, object]) -> object | None:
     """Return the chat that is asked for; None if it is a text to continue."""
-    if fields.get("messages") or "prompt" not in fields:
+    if _is_by_messages(fields):
         return fields["messages"]
     if fields.get("system_prompt"):
         return [
@@ -206,10 +211,10 @@ def _problems_of(member: Member, value: object) -> Iterator[Problem]:
 
 
 def _problems_together(given: Mapping[str, object]) -> Iterator[Problem]:
-    if given.get("messages"):
+    if _is_by_messages(given):
         if given.get("prompt"):
             yield _problem("messages", "Send either prompt or messages, not both.")
-        if given.get("system_prompt"):
+        if given.get("system_prompt") and "messages" in given:
             yield _problem("system_prompt", "Send it as the first of the messages.")
     elif given.get("response_format") and not given.get("system_prompt"):
         yield _problem("response_format", "It needs messages; with a prompt use json_schema.")

@@ -128,6 +128,11 @@ def test_input_without_prompt_and_messages_lacks_the_prompt() -> None:
     }
 
 
+def test_system_prompt_alone_lacks_the_prompt() -> None:
+    """There is nothing to answer."""
+    assert problems(system_prompt="x") == [("prompt", "Field required")]
+
+
 def test_input_with_prompt_and_messages_is_told() -> None:
     """One of them would be lost."""
     assert problems(prompt="x", messages=CHAT) == [
@@ -135,9 +140,10 @@ def test_input_with_prompt_and_messages_is_told() -> None:
     ]
 
 
-def test_system_prompt_beside_messages_is_told() -> None:
-    """They have a place for it."""
-    assert problems(messages=CHAT, system_prompt="x") == [
+@pytest.mark.parametrize("messages", [CHAT, []])
+def test_system_prompt_beside_messages_is_told(messages: object) -> None:
+    """They have a place for it, also if there are none yet."""
+    assert problems(messages=messages, system_prompt="x") == [
         ("system_prompt", "Send it as the first of the messages.")
     ]
 
@@ -159,6 +165,12 @@ def test_member_of_the_wrong_kind_is_told_in_cogs_words(
 ) -> None:
     """Those of the checker that Cog uses."""
     assert [found for _, found in problems(**{"prompt": "x", **given})] == [words]
+
+
+def test_member_within_its_bounds_is_taken() -> None:
+    """A number with a point too, where one is an integer."""
+    given = {"prompt": "x", "top_p": 0.5, "max_tokens": 4.0}
+    assert upstream_request(given).fields == {**given, **ASKED_OF_NATIVE}
 
 
 @pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.name)
@@ -215,7 +227,9 @@ def test_response_format_with_a_prompt_is_told() -> None:
     assert wrong(response_format={"type": "json_object"}) == ["response_format"]
 
 
-@pytest.mark.parametrize("given", [{"messages": CHAT}, {"prompt": "x", "system_prompt": "y"}])
+@pytest.mark.parametrize(
+    "given", [{"messages": CHAT}, {"messages": []}, {"prompt": "x", "system_prompt": "y"}]
+)
 def test_response_format_of_a_chat_is_taken(given: dict[str, object]) -> None:
     """There it is read."""
     found = upstream_request({**given, "response_format": {"type": "json_object"}})

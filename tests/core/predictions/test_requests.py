@@ -91,6 +91,11 @@ def test_body_with_a_character_of_two_escapes_is_taken() -> None:
     assert found.input == {"a": "\N{GRINNING FACE}"}
 
 
+def test_body_with_a_number_is_read_as_it_is() -> None:
+    """With a point or without."""
+    assert read({"input": {"a": 0.1, "b": 7}}).input == {"a": 0.1, "b": 7}
+
+
 def test_body_as_deep_as_allowed_is_taken() -> None:
     """127 inside each other: the object, the input and 125 more."""
     found = read_request(b'{"input":{"a":' + b"[" * 125 + b"]" * 125 + b"}}", JSON, None)
