@@ -64,7 +64,7 @@ async def open_proxy(
     drain_s: float = 30.0,
     prediction_history: int = 1024,
     webhook_token: str | None = None,
-    webhook_private: bool = False,
+    allow_private_webhooks: bool = False,
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     slots: int | None = None,
@@ -100,7 +100,7 @@ async def open_proxy(
         prediction_history: How many events of a prediction are kept for those who come late or
             lag; 0 for no replay.
         webhook_token: What webhooks of predictions carry as `Authorization: Bearer`; None for none.
-        webhook_private: Let webhooks go to this machine and to private networks.
+        allow_private_webhooks: Let webhooks go to this machine and to private networks.
         certfile: TLS certificate chain, PEM; needs `keyfile`.
         keyfile: TLS private key, PEM.
         slots: Permits, where llama-server does not tell its slots; None for no gate then.
@@ -155,7 +155,7 @@ async def open_proxy(
             PredictionSettings(
                 queue_timeout_s=queue_timeout_s,
                 request_timeout_s=request_timeout_s,
-                reports=ReportSettings(webhook_token, allow_private=webhook_private),
+                reports=ReportSettings(webhook_token, allow_private=allow_private_webhooks),
                 history=prediction_history,
             ),
         )
