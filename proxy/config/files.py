@@ -136,18 +136,18 @@ def _text_of_keys(given: Given) -> str:
     return _read_text(str(given.value), given.source)
 
 
-def read_upstream_key(key_file: Given | None) -> str | None:
+def read_secret(file: Given | None) -> str | None:
     """Return the one line of the file, or None without a file.
 
     Raises:
         ConfigError: The file cannot be read or has not exactly one line of visible ASCII.
     """
-    if key_file is None:
+    if file is None:
         return None
-    path = str(key_file.value)
-    lines = _read_text(path, key_file.source).split()
+    path = str(file.value)
+    lines = _read_text(path, file.source).split()
     if len(lines) != 1 or not lines[0].isascii() or not lines[0].isprintable():
         raise ConfigError(
-            f"{key_file.source}: {path} must have the key alone, on one line, in visible ASCII."
+            f"{file.source}: {path} must have the key alone, on one line, in visible ASCII."
         )
     return lines[0]

@@ -23,7 +23,7 @@ class Config:
     """Everything that `llama-proxy serve` was told, checked. Units are in the names.
 
     The fields are the options of `OPTIONS`, but that `api_keys` has those of the file and of the
-    options together, and that `upstream_api_key` is what the file of that name has.
+    options together, and that `upstream_api_key` and `webhook_token` are what their files have.
     """
 
     model: str | None
@@ -54,6 +54,9 @@ class Config:
     request_timeout_s: float
     max_body_mib: int
     drain_s: float
+    prediction_history: int
+    webhook_token: str | None = field(repr=False)
+    allow_private_webhooks: bool
     forward_conversation_id: bool
     allow_remote_media: bool
     via: bool
@@ -74,7 +77,7 @@ class Config:
 # Repeatable options whose field has the plural.
 _PLURALS = {"host": "hosts", "cors-origin": "cors_origins", "allowed-host": "allowed_hosts"}
 # What `_build` makes fields of itself.
-_NOT_FIELDS = ("config", "api-key", "api-key-file", "upstream-api-key-file")
+_NOT_FIELDS = ("config", "api-key", "api-key-file", "upstream-api-key-file", "webhook-token-file")
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
@@ -112,7 +115,8 @@ def _build(given: Mapping[str, Given], extra_args: tuple[str, ...]) -> Config:
         **values,
         extra_args=extra_args,
         api_keys=files.read_api_keys(given.get("api-key-file"), given.get("api-key")),
-        upstream_api_key=files.read_upstream_key(given.get("upstream-api-key-file")),
+        upstream_api_key=files.read_secret(given.get("upstream-api-key-file")),
+        webhook_token=files.read_secret(given.get("webhook-token-file")),
     )
     rules.check_exposure(config.hosts, has_keys=bool(config.api_keys))
     return config

@@ -95,6 +95,7 @@ _LISTENING = "Listening"
 _ENGINE = "Model and llama-server"
 _ACCESS = "Access"
 _LIMITS = "Limits"
+_PREDICTIONS = "Predictions"
 _FORWARDING = "Forwarding"
 _RUNNING = "Running"
 
@@ -246,6 +247,21 @@ OPTIONS: tuple[Option, ...] = (
         "drain-s", _LIMITS, seconds(0, _DAY_S), "SECONDS",
         "How long requests in flight may go on after the first SIGINT or SIGTERM.",
         default=30.0,
+    ),
+    Option(
+        "prediction-history", _PREDICTIONS, whole(0, 100_000), "N",
+        "How many events of each prediction are kept for subscribers that come late or lag; 0"
+        " replays nothing.",
+        default=1024,
+    ),
+    Option(
+        "webhook-token-file", _PREDICTIONS, PATH, "FILE",
+        "A file with the token that webhooks of predictions carry as Authorization: Bearer.",
+    ),
+    Option(
+        "allow-private-webhooks", _PREDICTIONS, SWITCH, "",
+        "Let webhooks go to this machine and to private networks. Only for clients that you trust.",
+        default=False,
     ),
     Option(
         "forward-conversation-id", _FORWARDING, SWITCH, "",

@@ -105,8 +105,8 @@ def test_upstream_key_is_the_one_line_of_its_file(tmp_path: Path) -> None:
     """The newline that editors add does not count."""
     path = tmp_path / "key"
     path.write_text(f"{SECRET}\n")
-    assert files.read_upstream_key(given(path, "--upstream-api-key-file")) == SECRET
-    assert files.read_upstream_key(None) is None
+    assert files.read_secret(given(path, "--upstream-api-key-file")) == SECRET
+    assert files.read_secret(None) is None
 
 
 @pytest.mark.parametrize("content", ["", "\n", f"{SECRET}\nb\n", f"{SECRET} b", "é"])
@@ -115,7 +115,7 @@ def test_upstream_key_file_without_exactly_one_key_is_refused(tmp_path: Path, co
     path = tmp_path / "key"
     path.write_text(content)
     with pytest.raises(ConfigError, match="must have the key alone") as caught:
-        files.read_upstream_key(given(path, "--upstream-api-key-file"))
+        files.read_secret(given(path, "--upstream-api-key-file"))
     assert SECRET not in str(caught.value)
 
 
