@@ -11,9 +11,9 @@ Source: WHATWG HTML, section 9.2; RFC 9112 section 7.1.
 from __future__ import annotations
 
 import re
-from collections import deque
 from dataclasses import dataclass
 
+from proxy.core.passing import Passing
 from proxy.core.response_body import ResponseBody
 
 # llama-server ends every event with the first (`tools/server/server-common.cpp`); a server in
@@ -24,10 +24,6 @@ _CHUNK_OF_EVENTS_END = b"\n\n\r\n"
 # As llama-server writes it. What else a size line may have (extensions, white space) is for us, and
 # not every client takes it: such chunks are made anew.
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-# Payload has no CRLF where it was passed on with its framing: llama-server writes none.
-_BETWEEN_CHUNKS = re.compile(rb"(?:\A|\r\n)[0-9A-Fa-f]{1,8}\r\n")
-# How many of the last pieces are kept: llama-server's last three events tell of the whole answer.
-_LAST_PIECES = 8
 # A token's event is 200 to 400 bytes. The size line that such a piece begins with, if it is one
 # chunk, follows from its length: to compare it costs a fifth of reading it.
 _SHORT = 1024
@@ -90,20 +86,19 @@ class EventPassage:
         body: The body as far as it has been read; the passage reads on.
         events: What the client has of the last event; shared with whoever writes before and after.
         sent: Counted on.
-        tail_bytes: How many of the last bytes of each of the last pieces are kept.
+        passing: Is told of each piece.
 
     Attributes:
         over: Whether nothing more is to come: the stream's end has come, or it is broken.
     """
 
     def __init__(
-        self, body: ResponseBody, events: WholeEvents, sent: SentCounts, *, tail_bytes: int
+        self, body: ResponseBody, events: WholeEvents, sent: SentCounts, passing: Passing
     ) -> None:
         self._body = body
         self._events = events
         self._sent = sent
-        self._tail_bytes = tail_bytes
-        self._last: deque[bytes] = deque(maxlen=_LAST_PIECES)
+        self._passing = passing
         self.over = body.over
         self._at_start = self._is_at_start()
 
@@ -111,11 +106,6 @@ class EventPassage:
     def complete(self) -> bool:
         """Whether the stream's proper end has come."""
         return self._body.complete
-
-    @property
-    def tail(self) -> bytes:
-        """The last bytes of what was passed on, without framing."""
-        return _BETWEEN_CHUNKS.sub(b"", b"".join(self._last))[-self._tail_bytes :]
 
     def feed(self, data: bytes) -> bytes:
         """Return the bytes for the client's socket."""
@@ -146,10 +136,10 @@ class EventPassage:
         )
 
     def _note(self, data: bytes, payload_bytes: int) -> None:
-        sent, most = self._sent, self._tail_bytes
+        sent = self._sent
         sent.bytes += payload_bytes
         sent.events += data.count(b"\n\n")
-        self._last.append(data if len(data) <= most else data[-most:])
+        self._passing.note(data)
 
 
 def _payload_of_whole_chunks(data: bytes) -> int:

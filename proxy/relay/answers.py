@@ -96,8 +96,6 @@ class PassedOn(Answer):
         super().__init__(downstream)
         self._filter = stream_filter
         self._end_marks = end_marks
-        self._tail = b""
-        self._passage: EventPassage | None = None
 
     async def begin(self, head: ResponseHead, fields: list[Field]) -> None:
         """Send the head on, unless our own comments began the stream already."""
@@ -106,12 +104,13 @@ class PassedOn(Answer):
 
     async def take(self, data: bytes) -> bool:
         """Send the bytes on."""
+        self._downstream.passing.note(data)
         if self._filter is not None:
             data = self._filter.feed(data)
             if self._filter.finished:
                 self._filter = None
         if data:
-            await self._write(data)
+            await self._downstream.write(data)
         return bool(data)
 
     def rest_of(self, upstream: UpstreamConnection) -> Flow | None:
@@ -120,10 +119,8 @@ class PassedOn(Answer):
         # What has come may have been all: nothing wakes the pump then.
         if self._filter is not None or source is None or sink is None or body.over:
             return None
-        self._passage = EventPassage(
-            body, self._downstream.events, self._downstream.sent, tail_bytes=TAIL_BYTES
-        )
-        return Flow(source, sink, self._passage)
+        client = self._downstream
+        return Flow(source, sink, EventPassage(body, client.events, client.sent, client.passing))
 
     async def prepare(self) -> None:
         """Look whether llama-server said all that it had to say.
@@ -132,8 +129,8 @@ class PassedOn(Answer):
             UpstreamFailed: It ended the stream before the answer's end.
         """
         if self._filter is not None and (rest := self._filter.finish()):
-            await self._write(rest)
-        if not is_whole(self._last_bytes(), self._end_marks):
+            await self._downstream.write(rest)
+        if not is_whole(self._downstream.passing.tail(TAIL_BYTES), self._end_marks):
             raise UpstreamFailed(CUT_SHORT)
 
     async def finish(self) -> None:
@@ -142,15 +139,7 @@ class PassedOn(Answer):
 
     def usage(self) -> Usage:
         """Read it from the last bytes."""
-        return find_usage(self._last_bytes())
-
-    async def _write(self, data: bytes) -> None:
-        await self._downstream.write(data)
-        self._tail = data if len(data) >= TAIL_BYTES else self._tail[-TAIL_BYTES:] + data
-
-    def _last_bytes(self) -> bytes:
-        rest = b"" if self._passage is None else self._passage.tail
-        return (self._tail + rest)[-TAIL_BYTES:]
+        return find_usage(self._downstream.passing.tail(TAIL_BYTES))
 
 
 class PutTogether(Answer):
@@ -182,6 +171,7 @@ class PutTogether(Answer):
         Raises:
             HttpError: llama-server told an error, or something that is not understood.
         """
+        self._downstream.passing.note(data)
         self._assembler.feed(data)
         return self._assembler.decoding
 

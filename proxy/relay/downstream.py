@@ -11,6 +11,7 @@ import socket
 
 from proxy.core.dialects import error_event
 from proxy.core.errors import HttpError
+from proxy.core.passing import Passing
 from proxy.core.routes import Dialect
 from proxy.core.sse import comment
 from proxy.core.whole_events import SentCounts, WholeEvents
@@ -30,6 +31,7 @@ class Downstream:
         request_id: For error bodies.
         http_version: `"1.0"` or `"1.1"`.
         sent: What it sends is counted here.
+        passing: Is told of what llama-server sends for it.
 
     Attributes:
         started: Whether it has begun: its head goes out with the first bytes of the body.
@@ -47,6 +49,7 @@ class Downstream:
         request_id: str,
         http_version: str,
         sent: SentCounts | None = None,
+        passing: Passing | None = None,
     ) -> None:
         self._send = send
         self._connection = connection
@@ -56,6 +59,7 @@ class Downstream:
         self._is_stream = False
         self._holds_head = False
         self.sent = SentCounts() if sent is None else sent
+        self.passing = Passing() if passing is None else passing
         self.events = WholeEvents()
         self.started = False
         self.complete = False

@@ -68,6 +68,7 @@ class Relay:
             request_id=request.request_id,
             http_version=scope["http_version"],
             sent=exchange.sent,
+            passing=exchange.passing,
         )
         trio.lowlevel.current_task().name = f"exchange {request.request_id} {request.route.label}"
         with self._backend.exchanges.open(exchange):

@@ -23,6 +23,7 @@ from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import reply_for
 from proxy.core.errors import HttpError
 from proxy.core.measures import Measures
+from proxy.core.passing import Passing
 from proxy.core.usage import Usage
 from proxy.core.whole_events import SentCounts
 from proxy.runtime.gate import Ticket
@@ -46,6 +47,7 @@ class Exchange:
         error: What its client is told, where that is not the cause's own sentence.
         status: The status that its client was sent; None before.
         sent: What its client was sent.
+        passing: What llama-server sends for it, as it passes.
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
         on_release: Called when it has given back what it held; set by the registry.
@@ -65,6 +67,7 @@ class Exchange:
     error: HttpError | None = None
     status: int | None = None
     sent: SentCounts = field(default_factory=SentCounts)
+    passing: Passing = field(default_factory=Passing)
     admitted_at: float | None = None
     first_byte_at: float | None = None
     ticket: Ticket | None = None

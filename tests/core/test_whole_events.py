@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tracemalloc
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core import whole_events as module
+from proxy.core.passing import Passing
 from proxy.core.response_body import BodyToClose, ChunkedBody
 from proxy.core.whole_events import MAX_HELD, EventPassage, SentCounts, WholeEvents
 from tests.core.chunked_streams import (
@@ -24,7 +23,6 @@ from tests.core.chunked_streams import (
 
 ERROR = b'data: {"error":{}}\n\n'
 EVENT = b"data: {}\n\n"
-TAIL_BYTES = 16
 
 
 @pytest.fixture
@@ -33,13 +31,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_HELD", 10)
 
 
-class Passing:
+class Streaming:
     """A passage with what it shares, and what came out of it."""
 
     def __init__(self, body: ChunkedBody | BodyToClose | None = None) -> None:
         self.events, self.sent = WholeEvents(), SentCounts()
         self.body = body or ChunkedBody()
-        self.passage = EventPassage(self.body, self.events, self.sent, tail_bytes=TAIL_BYTES)
+        self.passage = EventPassage(self.body, self.events, self.sent, Passing())
         self.out: list[bytes] = []
 
     def feed(self, *pieces: bytes) -> list[bytes]:
@@ -159,7 +157,7 @@ def test_nothing_is_lost_and_only_whole_events_leave(
 def test_chunk_of_one_event_is_passed_on_as_it_is() -> None:
     """As llama-server sends it: framing and all, with nothing made anew."""
     piece = chunk(EVENT)
-    assert Passing().feed(piece)[0] is piece
+    assert Streaming().feed(piece)[0] is piece
 
 
 WHOLE_CHUNKS = {
@@ -173,9 +171,9 @@ WHOLE_CHUNKS = {
 @pytest.mark.parametrize("data", WHOLE_CHUNKS.values(), ids=WHOLE_CHUNKS.keys())
 def test_whole_chunks_of_whole_events_are_passed_on_as_they_are(data: bytes) -> None:
     """However many."""
-    passing = Passing()
-    assert passing.feed(data)[0] is data
-    assert passing.sent.bytes == len(read_by_h11(data).payload)
+    streaming = Streaming()
+    assert streaming.feed(data)[0] is data
+    assert streaming.sent.bytes == len(read_by_h11(data).payload)
 
 
 # What came, and what of its payload is the client's.
@@ -201,34 +199,34 @@ FRAMED_ANEW = {
 @pytest.mark.parametrize(("data", "expected"), FRAMED_ANEW.values(), ids=FRAMED_ANEW.keys())
 def test_anything_else_is_framed_anew_and_whole_events_alone(data: bytes, expected: bytes) -> None:
     """So an error event can follow at any time."""
-    passing = Passing()
-    passing.feed(data)
-    assert passing.fail() == expected
-    assert passing.sent.bytes == len(expected)
+    streaming = Streaming()
+    streaming.feed(data)
+    assert streaming.fail() == expected
+    assert streaming.sent.bytes == len(expected)
 
 
 def test_chunk_behind_a_held_beginning_is_no_event_of_its_own() -> None:
     """It is the other half of the one before."""
-    passing = Passing()
-    passing.feed(chunk(b"data: 1"), chunk(b"2\n\n"))
-    assert passing.out == [b"", chunk(b"data: 12\n\n")]
+    streaming = Streaming()
+    streaming.feed(chunk(b"data: 1"), chunk(b"2\n\n"))
+    assert streaming.out == [b"", chunk(b"data: 12\n\n")]
 
 
 def test_chunk_behind_a_beginning_that_was_passed_on_ends_its_event(small: None) -> None:
     """Then, and not before, an error can be told again."""
-    passing, inside = Passing(), list[bool]()
+    streaming, inside = Streaming(), list[bool]()
     for payload in (b"data: 0123456789", b"ab\n\n"):
-        passing.feed(chunk(payload))
-        inside.append(passing.events.inside_event)
+        streaming.feed(chunk(payload))
+        inside.append(streaming.events.inside_event)
     assert inside == [True, False]
-    assert passing.fail() == b"data: 0123456789ab\n\n"
+    assert streaming.fail() == b"data: 0123456789ab\n\n"
 
 
 def test_passage_reads_on_where_others_stopped() -> None:
     """In the midst of a chunk, with the beginning of an event held."""
     body, events, sent = ChunkedBody(), WholeEvents(), SentCounts(bytes=3, events=1)
     assert events.feed(body.feed(b"a\r\ndata")) == b""
-    passage = EventPassage(body, events, sent, tail_bytes=TAIL_BYTES)
+    passage = EventPassage(body, events, sent, Passing())
     assert passage.feed(b": {}\n\n\r\n") == chunk(EVENT)
     assert (sent.bytes, sent.events) == (3 + len(EVENT), 2)
 
@@ -249,69 +247,38 @@ def test_over_when_it_is_complete_or_not_understood(
     data: bytes, over: bool, complete: bool
 ) -> None:
     """What is well framed before it is the client's in any case."""
-    passing = Passing()
-    passing.feed(data)
-    assert (passing.passage.over, passing.passage.complete) == (over, complete)
-    assert passing.passage.end() is complete
-    assert passing.fail() == EVENT
+    streaming = Streaming()
+    streaming.feed(data)
+    assert (streaming.passage.over, streaming.passage.complete) == (over, complete)
+    assert streaming.passage.end() is complete
+    assert streaming.fail() == EVENT
 
 
 def test_stream_that_ends_with_its_connection_is_complete_then() -> None:
     """An HTTP/1.0 server's; the client gets chunks."""
-    passing = Passing(BodyToClose())
-    passing.feed(EVENT, b"data", EVENT)
-    assert passing.out == [chunk(EVENT), b"", chunk(b"data" + EVENT)]
-    assert not passing.passage.over
-    assert passing.passage.end()
-    assert passing.passage.complete
+    streaming = Streaming(BodyToClose())
+    streaming.feed(EVENT, b"data", EVENT)
+    assert streaming.out == [chunk(EVENT), b"", chunk(b"data" + EVENT)]
+    assert not streaming.passage.over
+    assert streaming.passage.end()
+    assert streaming.passage.complete
 
 
 def test_passage_of_a_body_that_is_over_is_over() -> None:
     """Nothing is to be read."""
     body = ChunkedBody()
     body.feed(LAST_CHUNK)
-    assert Passing(body).passage.over
-
-
-@pytest.mark.parametrize("again", [1, 100])
-@pytest.mark.parametrize("whole", [True, False], ids=["passed on", "framed anew"])
-def test_tail_is_the_last_bytes(again: int, whole: bool) -> None:
-    """Of whatever was passed on; it is bounded."""
-    data = chunk(b"data: 0123456789\n\n") * again
-    passing = Passing()
-    passing.feed(*split(data, () if whole else (5,)))
-    assert b"3456789\n\n" in passing.passage.tail
-    assert len(passing.passage.tail) == TAIL_BYTES
-
-
-def test_tail_is_of_several_events_where_they_are_short() -> None:
-    """A last event without a token does not hide the one that tells them; nor does framing."""
-    passing = Passing()
-    passing.feed(*(chunk(b"%d\n\n" % number) for number in range(10)))
-    assert passing.passage.tail.endswith(b"8\n\n9\n\n\r\n")
-
-
-def test_what_is_kept_of_a_long_stream_is_bounded() -> None:
-    """Its last events, and not those before (promise P4)."""
-    passage = Passing().passage
-    tracemalloc.start()
-    try:
-        for number in range(1000):
-            passage.feed(chunk(b"data: %d%b\n\n" % (number, b"x" * 4000)))
-        kept, _ = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert kept < 100_000
+    assert Streaming(body).passage.over
 
 
 @pytest.mark.parametrize("at", [8, 17], ids=["in an event", "its empty line"])
 def test_line_feed_that_begins_a_chunk_ends_no_event(at: int) -> None:
     """Behind the line feed of its size line it looks like one."""
     event = b"data: 5;\ndata: 6\n\n"
-    passing = Passing()
-    passing.feed(chunk(event[:at]) + chunk(event[at:]), LAST_CHUNK)
-    assert passing.finish() == event
-    assert passing.sent == SentCounts(len(event), 1)
+    streaming = Streaming()
+    streaming.feed(chunk(event[:at]) + chunk(event[at:]), LAST_CHUNK)
+    assert streaming.finish() == event
+    assert streaming.sent == SentCounts(len(event), 1)
 
 
 @given(st.data(), chunked_streams())
@@ -320,11 +287,11 @@ def test_any_stream_in_any_pieces_comes_out_whole(
     data: st.DataObject, stream: ChunkedStream
 ) -> None:
     """As h11 reads it, and as it is counted."""
-    passing = Passing()
-    passing.feed(*data.draw(pieces_of(stream)))
-    assert passing.passage.complete
-    assert passing.finish() == stream.payload
-    assert passing.sent == SentCounts(len(stream.payload), len(stream.events))
+    streaming = Streaming()
+    streaming.feed(*data.draw(pieces_of(stream)))
+    assert streaming.passage.complete
+    assert streaming.finish() == stream.payload
+    assert streaming.sent == SentCounts(len(stream.payload), len(stream.events))
 
 
 @given(st.data(), chunked_streams(), st.integers(0))
@@ -334,15 +301,15 @@ def test_any_stream_cut_anywhere_leaves_whole_events(
 ) -> None:
     """An error event that is added is the next event, whatever was read before."""
     pieces, left = data.draw(pieces_of(stream)), cut % len(stream.encoded)
-    passing = Passing()
+    streaming = Streaming()
     for piece in pieces:
-        passing.feed(piece[:left])
+        streaming.feed(piece[:left])
         left -= min(left, len(piece))
-    assert not passing.passage.complete
-    assert not passing.passage.end()
-    received = passing.fail()
+    assert not streaming.passage.complete
+    assert not streaming.passage.end()
+    received = streaming.fail()
     assert received in stream.whole
-    assert passing.sent == SentCounts(len(received), received.count(b"\n\n"))
+    assert streaming.sent == SentCounts(len(received), received.count(b"\n\n"))
 
 
 @given(st.data(), chunked_streams())
@@ -353,12 +320,12 @@ def test_any_stream_of_long_events_says_whether_one_is_open(
     """Where it says that none is, whole events were sent; in the end all were."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "MAX_HELD", 10)
-        passing = Passing()
+        streaming = Streaming()
         for piece in data.draw(pieces_of(stream)):
-            passing.feed(piece)
-            sent = read_by_h11(passing.client).payload
-            assert passing.events.inside_event is (sent not in stream.whole)
-        assert passing.finish() == stream.payload
+            streaming.feed(piece)
+            sent = read_by_h11(streaming.client).payload
+            assert streaming.events.inside_event is (sent not in stream.whole)
+        assert streaming.finish() == stream.payload
 
 
 @given(st.data(), chunked_streams(), st.binary(min_size=1, max_size=4), st.integers(0, 6))
@@ -370,10 +337,10 @@ def test_garbage_between_chunks_ends_the_stream_behind_whole_events(
     chunks = [*stream.chunks]
     chunks.insert(place % len(chunks), garbage)
     broken = ChunkedStream(stream.events, tuple(chunks))
-    passing = Passing()
-    passing.feed(*data.draw(pieces_of(broken)))
+    streaming = Streaming()
+    streaming.feed(*data.draw(pieces_of(broken)))
     read = read_by_h11(broken.encoded)
-    received = passing.finish() if passing.passage.complete else passing.fail()
+    received = streaming.finish() if streaming.passage.complete else streaming.fail()
     assert read.payload.startswith(received)
-    if passing.passage.complete:
+    if streaming.passage.complete:
         assert (read.payload, read.complete) == (received, True)

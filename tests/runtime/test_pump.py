@@ -22,6 +22,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.core.passing import Passing
 from proxy.core.response_body import ChunkedBody
 from proxy.core.whole_events import EventPassage, SentCounts, WholeEvents
 from proxy.runtime import pump as module
@@ -127,7 +128,7 @@ def test_cancelled_at_any_step_the_flow_stops_there(
 
 def event_stage(pump: Pump, data: bytes, pair: Callable) -> Stage:
     """Return a stage for an event stream in chunks."""
-    passage = EventPassage(ChunkedBody(), WholeEvents(), SentCounts(), tail_bytes=100)
+    passage = EventPassage(ChunkedBody(), WholeEvents(), SentCounts(), Passing())
     return Stage(pump, data, passage, make_pair=pair)
 
 
