@@ -113,12 +113,16 @@ class WebhookSender:
     async def run(self) -> None:
         """Tell the receiver until `completed` was delivered or is given up.
 
+        Raises nothing: what the receiver makes of us, or we of it, is not the prediction's matter.
+
         Cancellation: the connection is closed, and what is not delivered is given up.
         """
         try:
             await self._tell_all()
         except AddressRefused:
             self._log_given_up("leads to this machine or a private network, which is not allowed")
+        except Exception:
+            logger.exception("a webhook failed", extra={"prediction": self._name})
         except trio.Cancelled:
             if WebhookEvent.COMPLETED in self._events:
                 self._log_given_up("stopped")

@@ -527,6 +527,18 @@ async def test_answer_that_stalls_in_its_body_is_left(leftovers: Leftovers) -> N
     assert receiver.told == ["end"]
 
 
+async def test_defect_stays_with_the_sender(
+    leftovers: Leftovers, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The prediction runs in the same nursery, and goes on."""
+    async with webhook_receiver() as receiver:
+        story = Story(receiver.url)
+        story.happens(COMPLETED, {"a set is": {"no JSON"}})
+        await story.run()
+    assert [each.getMessage() for each in given_up(caplog)] == ["a webhook failed"]
+    assert not receiver.deliveries
+
+
 # -- where to --------------------------------------------------------------------------------------
 
 
