@@ -54,6 +54,7 @@ class FastDoor:
         if carried_as is not None:
             scope = {**scope, "path": carried_as, "raw_path": carried_as.encode()}
         request = RelayedRequest.of(scope)
+        request.fast_path = True
         token = request.header(STREAM_TOKEN_FIELD) if is_post else None
         authorize = None if token is None else partial(self._redeem, token, path)
         await self._relay.carry(request, scope, receive, send, authorize)

@@ -71,7 +71,7 @@ async def generate(
         backend, exchange, gated=True, model=model_of(asked), queue_timeout_s=queue_timeout_s
     )
     teller.began()
-    exchange.phase = Phase.PREFILL
+    exchange.enter(Phase.PREFILL)
     failure: HttpError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_send, backend, exchange, asked, upstream)
@@ -133,7 +133,7 @@ async def _receive(
         for piece in reader.feed(data):
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
-                exchange.phase = Phase.DECODE
+                exchange.enter(Phase.DECODE)
             tell = teller.said if isinstance(piece, Output) else teller.thought
             tell(piece.text)
     if reader.error is not None:

@@ -166,7 +166,7 @@ class Carriage:
 
     async def _download(self, connection: ClientConnection, upstream: UpstreamConnection) -> None:
         try:
-            self._exchange.phase = Phase.PREFILL
+            self._exchange.enter(Phase.PREFILL)
             head = await upstream.receive_head()
             if self._downstream.started and head.status != 200:
                 # Our queue comments have begun a stream with 200: the error becomes an event.
@@ -219,7 +219,7 @@ class Carriage:
                 continue
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
-                exchange.phase = Phase.DECODE
+                exchange.enter(Phase.DECODE)
             flow = answer.rest_of(upstream)
             if flow is not None:
                 flow.send_timeout_s = connection.send_timeout_s

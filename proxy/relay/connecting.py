@@ -61,7 +61,7 @@ async def connect(
             ticket = exchange.ticket = backend.gate_for(gated=gated, model=model).enter()
         await _wait_admitted(backend, exchange, ticket, give_up_at, comment)
         exchange.admitted_at = trio.current_time()
-        exchange.phase = Phase.CONNECTING
+        exchange.enter(Phase.CONNECTING)
         generation = backend.engine.generation
         upstream = await _dial(backend)
         if upstream is not None:
@@ -70,7 +70,7 @@ async def connect(
         if not await backend.crashed(generation):
             raise UpstreamFailed("llama-server could not be reached.")
         exchange.release_permit()
-        exchange.phase = Phase.QUEUED
+        exchange.enter(Phase.QUEUED)
 
 
 async def end_broken(backend: Backend, exchange: Exchange, error: UpstreamFailed) -> None:

@@ -37,6 +37,7 @@ class RelayedRequest:
         fields: The body's JSON object, once it was parsed.
         principal: The name of the key that it came with.
         model: The model that the body names, once it was parsed.
+        fast_path: It came by the fast listener.
     """
 
     method: str
@@ -49,6 +50,7 @@ class RelayedRequest:
     fields: dict[str, object] = field(default_factory=dict)
     principal: str | None = None
     model: str | None = None
+    fast_path: bool = False
 
     @classmethod
     def of(cls, scope: Message) -> RelayedRequest:

@@ -16,6 +16,8 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import trio
 
@@ -33,6 +35,10 @@ from proxy.runtime.upstream import UpstreamConnection
 logger = logging.getLogger("proxy.exchange")
 
 
+def _nobody() -> None:
+    """Take what nobody wants to know."""
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
     """One request in flight.
@@ -42,7 +48,7 @@ class Exchange:
         route: The bounded route label, for logs and metrics.
         method: The request's method.
         started_at: Trio time in seconds at which it was accepted.
-        phase: How far it has come; written by its own task only.
+        phase: How far it has come; `enter` changes it.
         cause: Why it ended; None while it has not.
         error: What its client is told, where that is not the cause's own sentence.
         status: The status that its client was sent; None before.
@@ -51,6 +57,7 @@ class Exchange:
         first_byte_at: Trio time at which llama-server's first byte of body arrived.
         admitted_at: Trio time at which it passed the gate.
         on_release: Called when it has given back what it held; set by the registry.
+        on_change: Called when its phase or its cause is another; set by the registry.
         deadline_cause: What it ends by when its scope's deadline comes.
         usage: Tokens, as llama-server told at the end; zeros if it did not.
         generation: The engine's launch that it talks to; None until it connects.
@@ -74,11 +81,17 @@ class Exchange:
     upstream: UpstreamConnection | None = None
     generation: int | None = None
     on_release: Callable[[], None] = lambda: None
+    on_change: Callable[[], None] = _nobody
     lease: Lease | None = None
     conversation: tuple[str | None, str] | None = None
     usage: Usage = field(default_factory=Usage)
     deadline_cause: EndCause = EndCause.DEADLINE_EXCEEDED
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def enter(self, phase: Phase) -> None:
+        """Say how far it has come; its own task's to say."""
+        self.phase = phase
+        self.on_change()
 
     def end(self, cause: EndCause, error: HttpError | None = None) -> None:
         """End it for `cause`, at once; a later cause changes nothing.
@@ -92,6 +105,7 @@ class Exchange:
         self.cause = cause
         self.error = error
         self.scope.cancel(reason=cause.value)
+        self.on_change()
 
     def end_at(self, when: float, cause: EndCause) -> None:
         """End it for `cause` at Trio time `when`, unless something else ends it before."""
@@ -132,6 +146,7 @@ class Exchange:
         """
         if self.cause is None:
             self.cause = EndCause.FINISHED
+            self.on_change()
 
     def release(self) -> None:
         """Close the upstream, give the permit and the lease back; idempotent, does not block."""
@@ -162,11 +177,35 @@ class Exchange:
         return None if self.cause is None else reply_for(self.cause)
 
 
+class ExchangeObserver(Protocol):
+    """Who wants to know how exchanges go on; its methods neither block nor raise."""
+
+    def opened(self, exchange: Exchange) -> None:
+        """Take that there is a new one."""
+        ...
+
+    def changed(self, exchange: Exchange) -> None:
+        """Take that one has another phase, or a cause."""
+        ...
+
+    def ended(self, exchange: Exchange) -> None:
+        """Take that one is over and measured."""
+        ...
+
+
 class ExchangeRegistry:
-    """The exchanges in flight, and the measures of those that ended."""
+    """The exchanges in flight, and the measures of those that ended.
+
+    Attributes:
+        measures: Of those that ended.
+        total: How many there have been, with those in flight.
+        observer: Is told of each; None for nobody.
+    """
 
     def __init__(self) -> None:
         self.measures = Measures()
+        self.total = 0
+        self.observer: ExchangeObserver | None = None
         self._live: dict[Exchange, None] = {}
         self._released = trio.Event()
 
@@ -183,15 +222,24 @@ class ExchangeRegistry:
         The block must have called `release` before it ends; what it forgot is given back here.
         """
         self._live[exchange] = None
+        self.total += 1
         exchange.on_release = self._note_release
+        observer = self.observer
+        if observer is not None:
+            exchange.on_change = partial(observer.changed, exchange)
+            observer.opened(exchange)
         try:
             yield exchange
         finally:
             exchange.release()
-            exchange.phase = Phase.ENDED
+            exchange.enter(Phase.ENDED)
             del self._live[exchange]
             _measure_end(exchange, self.measures)
             _log_end(exchange)
+            if observer is not None:
+                observer.ended(exchange)
+                # Else the two would hold each other until the collector comes by.
+                exchange.on_change = _nobody
 
     def _note_release(self) -> None:
         self._released.set()
