@@ -186,6 +186,7 @@ def _open_proxy(
         prediction_history=config.prediction_history,
         webhook_token=config.webhook_token,
         allow_private_webhooks=config.allow_private_webhooks,
+        status_content=config.status_content,
         certfile=config.certfile,
         keyfile=config.keyfile,
         slots=config.slots,

@@ -61,6 +61,7 @@ class Config:
     allow_remote_media: bool
     via: bool
     forwarded: bool
+    status_content: str | None
     ready_file: str | None
     log_format: str
     log_level: str

@@ -286,6 +286,12 @@ OPTIONS: tuple[Option, ...] = (
         default=False,
     ),
     Option(
+        "status-content", _RUNNING, choice("full", "none"), "full|none",
+        "Whether the status page shows what people wrote and what the model answers; with none"
+        " it shows counts and times only.",
+        default_text="full on loopback addresses without API keys, else none",
+    ),
+    Option(
         "ready-file", _RUNNING, PATH, "PATH",
         "Write the URL, the process ids and the model there, as JSON, once the model is loaded;"
         " removed at exit.",

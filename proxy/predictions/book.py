@@ -45,6 +45,7 @@ class PredictionSettings:
         queue_timeout_s: How long one may wait for a slot.
         request_timeout_s: How long one may take as a whole.
         reports: How receivers of webhooks are told.
+        show_content: Keep of each what the status page shows of its prompt.
         history: How many events of a prediction are kept for those who come late or lag; 0: nothing
             is replayed, and a lag is bounded as usual.
     """
@@ -52,6 +53,7 @@ class PredictionSettings:
     queue_timeout_s: float = 120.0
     request_timeout_s: float = 0.0
     reports: ReportSettings = field(default_factory=ReportSettings)
+    show_content: bool = False
     history: int = MAX_EVENTS
 
 

@@ -16,6 +16,7 @@ class RelaySettings:
         allow_remote_media: Let llama-server fetch the URLs that a body names.
         via: Add `Via` (RFC 9110 section 7.6.3).
         forwarded: Add `Forwarded` (RFC 7239).
+        show_content: Keep of each request what the status page shows of its prompt.
         own_cors: Whether CORS is ours and not llama-server's.
     """
 
@@ -25,4 +26,5 @@ class RelaySettings:
     allow_remote_media: bool = False
     via: bool = False
     forwarded: bool = False
+    show_content: bool = False
     own_cors: bool = True

@@ -65,6 +65,7 @@ async def open_proxy(
     prediction_history: int = 1024,
     webhook_token: str | None = None,
     allow_private_webhooks: bool = False,
+    status_content: str | None = None,
     certfile: str | os.PathLike[str] | None = None,
     keyfile: str | os.PathLike[str] | None = None,
     slots: int | None = None,
@@ -101,6 +102,8 @@ async def open_proxy(
             lag; 0 for no replay.
         webhook_token: What webhooks of predictions carry as `Authorization: Bearer`; None for none.
         allow_private_webhooks: Let webhooks go to this machine and to private networks.
+        status_content: `"full"`: the status page shows prompts and answers; `"none"`: it does not;
+            None: it does where only this machine can reach it and no keys are needed.
         certfile: TLS certificate chain, PEM; needs `keyfile`.
         keyfile: TLS private key, PEM.
         slots: Permits, where llama-server does not tell its slots; None for no gate then.
@@ -144,6 +147,7 @@ async def open_proxy(
             allow_remote_media=allow_remote_media,
             via=via,
             forwarded=forwarded,
+            show_content=_shows_content(status_content, api_keys),
         )
         backend = Backend(
             engine, max_queue=max_queue, slots=slots, router=engine.router, drain_s=drain_s
@@ -157,6 +161,7 @@ async def open_proxy(
                 request_timeout_s=request_timeout_s,
                 reports=ReportSettings(webhook_token, allow_private=allow_private_webhooks),
                 history=prediction_history,
+                show_content=_shows_content(status_content, api_keys),
             ),
         )
         listener = MainListener(
@@ -241,6 +246,13 @@ def _reach_of(
         secure=tls is not None,
         public_url=public_url,
     )
+
+
+def _shows_content(wanted: str | None, api_keys: Sequence[ApiKey]) -> bool:
+    """Tell whether the status page shows texts: by itself where only this machine can look."""
+    if wanted not in (None, "full", "none"):
+        raise ConfigError("`status_content` has to be full or none.")
+    return wanted == "full" or (wanted is None and not api_keys)
 
 
 def _check_reach(sockets: Sequence[socket.socket], api_keys: Sequence[ApiKey]) -> None:

@@ -54,6 +54,7 @@ class Settings:
     allow_remote_media: bool
     via: bool
     forwarded: bool
+    show_content: bool
 
 
 class MainListener:
@@ -157,5 +158,6 @@ def _relay_settings(settings: Settings) -> RelaySettings:
         allow_remote_media=settings.allow_remote_media,
         via=settings.via,
         forwarded=settings.forwarded,
+        show_content=settings.show_content,
         own_cors=_BY_UPSTREAM not in settings.cors_origins,
     )
