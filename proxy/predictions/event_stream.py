@@ -19,7 +19,7 @@ from proxy.predictions.live import LivePrediction
 
 # Cog's: proxies between give up a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
-# What is handed to the kernel at once; one event may be larger.
+# What is handed to the kernel at once.
 _AT_ONCE_BYTES = 64 * 1024
 _HEADERS = [
     (b"Content-Type", b"text/event-stream"),
@@ -73,17 +73,23 @@ class EventStream:
 
     async def _send_all(self) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await self._send_body(b"")
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
         try:
             while not self._cursor.done:
                 events = self._cursor.take(_AT_ONCE_BYTES)
                 if events:
-                    await self._send_body(b"".join([event.wire for event in events]))
+                    await self._send_events(b"".join([event.wire for event in events]))
                 else:
                     await self._wait_news()
         except EventsDropped as dropped:
             await self._send_body(dropped.wire)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send_events(self, data: bytes) -> None:
+        # One event alone may be larger: `completed` has the whole output. It is the log's own
+        # bytes, and goes out in pieces so that a follower that stalls in it holds one of them.
+        for start in range(0, len(data), _AT_ONCE_BYTES):
+            await self._send_body(data[start : start + _AT_ONCE_BYTES])
 
     async def _wait_news(self) -> None:
         if self._live is None:
@@ -94,4 +100,7 @@ class EventStream:
             await self._send_body(comment("keep-alive"))
 
     async def _send_body(self, data: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        # A large event in pieces: what is framed is a copy, and each slow client would hold one.
+        for start in range(0, len(data), _AT_ONCE_BYTES):
+            piece = data[start : start + _AT_ONCE_BYTES]
+            await self._send({"type": "http.response.body", "body": piece, "more_body": True})
