@@ -78,18 +78,12 @@ class EventStream:
             while not self._cursor.done:
                 events = self._cursor.take(_AT_ONCE_BYTES)
                 if events:
-                    await self._send_events(b"".join([event.wire for event in events]))
+                    await self._send_body(b"".join([event.wire for event in events]))
                 else:
                     await self._wait_news()
         except EventsDropped as dropped:
             await self._send_body(dropped.wire)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send_events(self, data: bytes) -> None:
-        # One event alone may be larger: `completed` has the whole output. It is the log's own
-        # bytes, and goes out in pieces so that a follower that stalls in it holds one of them.
-        for start in range(0, len(data), _AT_ONCE_BYTES):
-            await self._send_body(data[start : start + _AT_ONCE_BYTES])
 
     async def _wait_news(self) -> None:
         if self._live is None:
