@@ -1,0 +1,204 @@
+"""A program that plays the proxy's status routes: the real page, and reports as its caller says.
+
+It serves the files of the page under the policy that the proxy serves them with, answers
+`/status/json`, `/status/events` and the two commands of the page, and keeps what it was asked for.
+Each viewer gets the last snapshot when it comes, as from the proxy, and then what is sent.
+
+Run as a program it plays one scene over and over, for whoever works on the page:
+`python -m tests.fakes.status_site`.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import proxy.web
+from tests.fakes.status_scenes import snapshot
+
+STATIC = Path(proxy.web.__file__).parent / "static"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+# Ends a viewer's stream.
+_END = b""
+
+
+class StatusSite:
+    """What the site does, and what it was asked for. Every method may be called from any thread.
+
+    Attributes:
+        url: The page's URL.
+        port: Its TCP port.
+        asked: Method, path and `Authorization` of what was asked for, but files.
+    """
+
+    def __init__(self) -> None:
+        self.asked: queue.Queue[tuple[str, str, str | None]] = queue.Queue()
+        self._lock = threading.Lock()
+        self._viewers: list[queue.Queue[bytes]] = []
+        self._state = snapshot()
+        self._refusal: tuple[int, str] | None = None
+        self._keys: set[str] = set()
+        self._number = 0
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.site = self
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/status"
+
+    def status(self, state: dict[str, Any]) -> None:
+        """Report a snapshot, to who views and, without its texts' loss, to who comes."""
+        with self._lock:
+            self._state = state
+            self._send(self._event("status", state))
+
+    def token(self, request_id: str, text: str, kind: str = "text") -> None:
+        """Report a piece of text; who comes later does not get it."""
+        found = {"request_id": request_id, "text": text, "kind": kind}
+        with self._lock:
+            self._send(self._event("token", found))
+
+    def raw(self, data: bytes) -> None:
+        """Send bytes to who views."""
+        with self._lock:
+            self._send(data)
+
+    def refuse(self, status: int | None, message: str = "Refused.") -> None:
+        """Answer everything but files with this status; None: no longer."""
+        self._refusal = None if status is None else (status, message)
+
+    def require_key(self, *keys: str) -> None:
+        """Answer 401 to who has none of these."""
+        self._keys = set(keys)
+
+    def close_streams(self) -> None:
+        """End every viewer's stream."""
+        with self._lock:
+            self._send(_END)
+
+    @contextmanager
+    def serving(self) -> Iterator[StatusSite]:
+        """Serve while the block runs."""
+        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.close_streams()
+            self._server.shutdown()
+            thread.join()
+            self._server.server_close()
+
+    def refusal_of(self, key: str | None) -> tuple[int, str] | None:
+        """Return what who has this `Authorization` is answered instead of what it wants."""
+        if self._keys and (key or "").removeprefix("Bearer ") not in self._keys:
+            return 401, "Invalid API key."
+        return self._refusal
+
+    def state(self) -> dict[str, Any]:
+        """Return the last snapshot."""
+        return self._state
+
+    @contextmanager
+    def viewing(self) -> Iterator[queue.Queue[bytes]]:
+        """Have what is sent to a viewer, from the last snapshot on, while the block runs."""
+        pieces: queue.Queue[bytes] = queue.Queue()
+        with self._lock:
+            pieces.put(self._event("status", self._state))
+            self._viewers.append(pieces)
+        try:
+            yield pieces
+        finally:
+            with self._lock:
+                self._viewers.remove(pieces)
+
+    def _send(self, data: bytes) -> None:
+        for pieces in self._viewers:
+            pieces.put(data)
+
+    def _event(self, name: str, value: object) -> bytes:
+        self._number += 1
+        number = f"id: {self._number}\n" if name == "status" else ""
+        return f"event: {name}\n{number}data: {json.dumps(value)}\n\n".encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    site: StatusSite
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_GET(self) -> None:
+        if self.path in ("/status", "/fastpath.js") or self.path.startswith("/status/static/"):
+            self._file()
+        elif self._admit():
+            if self.path == "/status/events":
+                self._stream()
+            else:
+                self._answer(200, json.dumps(self.server.site.state()).encode())
+
+    def do_DELETE(self) -> None:
+        if self._admit():
+            self._answer(204, b"")
+
+    def do_POST(self) -> None:
+        if self._admit():
+            self._answer(202, b"{}")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (its name there)
+        """Say nothing."""
+
+    def _admit(self) -> bool:
+        site, key = self.server.site, self.headers["Authorization"]
+        site.asked.put((self.command, self.path, key))
+        refused = site.refusal_of(key)
+        if refused is not None:
+            status, message = refused
+            error = {"code": status, "message": message, "type": "x", "request_id": "q"}
+            self._answer(status, json.dumps({"error": error}).encode())
+        return refused is None
+
+    def _file(self) -> None:
+        name = {"/status": "status/index.html", "/fastpath.js": "fastpath.js"}.get(
+            self.path, self.path.replace("/status/static/", "status/")
+        )
+        path = STATIC / name
+        if not path.is_file():
+            self._answer(404, b"")
+            return
+        self._answer(200, path.read_bytes(), mimetypes.guess_type(name)[0] or "text/plain")
+
+    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", POLICY)
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        with suppress(OSError), self.server.site.viewing() as pieces:
+            for piece in iter(pieces.get, _END):
+                self.wfile.write(piece)
+
+
+@contextmanager
+def status_site() -> Iterator[StatusSite]:
+    """Serve a site on a free port of loopback."""
+    with StatusSite().serving() as site:
+        yield site
