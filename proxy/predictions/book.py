@@ -18,7 +18,7 @@ import trio
 from proxy.core.errors import QueueFull, Unavailable
 from proxy.core.predictions.event_log import MAX_EVENTS, EventLog
 from proxy.core.predictions.inputs import UpstreamRequest
-from proxy.core.predictions.prediction import Prediction
+from proxy.core.predictions.prediction import Prediction, Status
 from proxy.core.predictions.refusals import AtCapacity, IdInUse, NotSetUp
 from proxy.core.predictions.requests import PredictionRequest
 from proxy.core.predictions.retention import FinishedPredictions
@@ -188,14 +188,10 @@ class PredictionBook:
             raise NotSetUp from error
 
     async def _run_one(self, place: Place, live: LivePrediction, job: _Job) -> None:
-        settings, prediction = self.settings, live.prediction
+        settings = self.settings
         try:
             async with trio.open_nursery() as nursery:
-                url, events = job.request.webhook, job.request.webhook_events_filter
-                if url is not None and events:
-                    sender = await make_sender(url, events, prediction, settings.reports)
-                    live.on_event = sender.notify
-                    nursery.start_soon(sender.run, name=f"webhook of prediction {prediction.id}")
+                reports = await self._begin_reports(nursery, live, job.request)
                 try:
                     await live.run(
                         self._backend,
@@ -204,14 +200,35 @@ class PredictionBook:
                         request_timeout_s=settings.request_timeout_s,
                     )
                 finally:
-                    self._retire(place, prediction)
-                if self._only_telling > _MAX_ONLY_TELLING:
+                    self._retire(place, live.prediction)
+                if reports and self._only_telling > _MAX_ONLY_TELLING:
                     logger.warning("too many webhooks wait for their receivers; one is given up")
                     nursery.cancel_scope.cancel()
+                elif live.prediction.status is Status.SUCCEEDED:
+                    await self._learn_slots(job.asked)
         finally:
             self._tasks -= 1
             if not self._tasks:
                 self._none_left.set()
+
+    async def _begin_reports(
+        self, nursery: trio.Nursery, live: LivePrediction, request: PredictionRequest
+    ) -> bool:
+        """Have its receiver told from now on; return whether there is one."""
+        url, events, prediction = request.webhook, request.webhook_events_filter, live.prediction
+        if url is None or not events:
+            return False
+        # Cancelled here it would never have an end. An import cannot be broken off anyway.
+        with trio.CancelScope(shield=True):
+            sender = await make_sender(url, events, prediction, self.settings.reports)
+        live.on_event = sender.notify
+        nursery.start_soon(sender.run, name=f"webhook of prediction {prediction.id}")
+        return True
+
+    async def _learn_slots(self, asked: UpstreamRequest) -> None:
+        model = model_of(asked)
+        if model is not None and not self._backend.knows_slots(model):
+            await self._backend.ask_slots(model)
 
     @property
     def _only_telling(self) -> int:
