@@ -143,8 +143,8 @@ class RequestCycle:
     async def send(self, message: Message) -> None:
         """Send the head, or bytes of the body, of the response.
 
-        The head goes out with the first bytes of the body, in one write; an application that has
-        none yet sends it with an empty body message. (ASGI: "The protocol server must not start
+        The head goes out with the first bytes of the body, in one write, and until then another one
+        takes its place; an application that has no bytes yet sends it with an empty body message. (ASGI: "The protocol server must not start
         sending the response to the client until it has received at least one Response Body
         event.")
 

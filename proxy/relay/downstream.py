@@ -134,7 +134,7 @@ class Downstream:
 
     async def fail(self, error: HttpError) -> None:
         """End the reply with `error`: as a status, as an event, or by breaking the connection."""
-        if not self.started:
+        if not self.started or self._holds_head:
             await self._fail_with_status(error)
         elif self._is_stream and not self.events.inside_event:
             await self._fail_with_event(error)

@@ -170,6 +170,16 @@ async def test_failure_before_the_start_is_a_status(client: Client) -> None:
     assert (found.status, found.sent.bytes) == (429, len(client.body))
 
 
+async def test_failure_while_the_head_waits_for_the_body_is_a_status(client: Client) -> None:
+    """Nothing was sent yet, so it can be said properly."""
+    found = reply(client)
+    await found.start(200, EVENTS)
+    await found.fail(BROKEN)
+    assert [message["status"] for message in client.messages if "status" in message] == [200, 502]
+    assert found.status == 502
+    assert client.is_complete
+
+
 @pytest.mark.parametrize(
     ("dialect", "begins"),
     [
@@ -243,6 +253,7 @@ async def test_failure_in_a_stream_of_http_1_0_is_an_event(client: Client) -> No
     """It says by itself that it failed."""
     found = reply(client, http_version="1.0")
     await found.start(200, EVENTS)
+    await found.send_head()
     await found.fail(BROKEN)
     assert b'data: {"error"' in client.body
     assert client.is_complete
