@@ -38,6 +38,7 @@ class StatusSite:
     Attributes:
         url: The page's URL.
         port: Its TCP port.
+        is_gone: Answer nothing but files, and hang up instead.
         asked: Method, path and `Authorization` of what was asked for, but files.
     """
 
@@ -48,6 +49,7 @@ class StatusSite:
         self._state = snapshot()
         self._refusal: tuple[int, str] | None = None
         self._keys: set[str] = set()
+        self.is_gone = False
         self._number = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.site = self
@@ -160,6 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _admit(self) -> bool:
         site, key = self.server.site, self.headers["Authorization"]
+        if site.is_gone:
+            return False
         site.asked.put((self.command, self.path, key))
         refused = site.refusal_of(key)
         if refused is not None:

@@ -9,7 +9,7 @@
 
 import { ask } from "/status/static/ask.js";
 import { CardView } from "/status/static/card.js";
-import { arrange, byId, setText, show } from "/status/static/dom.js";
+import { arrange, byId, setAttribute, setText, show } from "/status/static/dom.js";
 
 export class Cards {
   /** @type {Map<import("./model.js").Card, CardView>} */
@@ -29,6 +29,7 @@ export class Cards {
     const hasContent = this.model.snapshot?.content === "full";
     for (const [name, card] of this.model.cards) this.#viewOf(name, card).report(card, hasContent);
     this.#arrange();
+    setAttribute(byId("live"), "data-content", hasContent ? "full" : "none");
     show(byId("content-note"), !hasContent);
     setText(byId("live-empty"), "Nothing is running. A request appears here the moment it arrives.");
   }
