@@ -139,7 +139,7 @@ def frames(received: bytes) -> list[Frame]:
     """Return the whole events that have come of a stream; comments are left out."""
     text, _ = unchunked(received)
     whole = text.split(b"\n\n")[:-1]
-    return [_frame(block) for block in whole if not block.startswith(b":")]
+    return [frame_of(block) for block in whole if not block.startswith(b":")]
 
 
 def unchunked(received: bytes) -> tuple[bytes, bool]:
@@ -196,7 +196,8 @@ def said(found: Sequence[Frame]) -> list[str]:
     return [frame.data["chunk"] for frame in found if frame.name == "output"]
 
 
-def _frame(block: bytes) -> Frame:
+def frame_of(block: bytes) -> Frame:
+    """Return the event of a block of lines."""
     fields = dict(line.split(": ", 1) for line in block.decode().split("\n"))
     number = fields.get("id")
     return Frame(
