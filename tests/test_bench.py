@@ -265,6 +265,7 @@ def test_bench_interrupted_run_leaves_no_process(number: signal.Signals) -> None
         (["--only", "speed"], "no part 'speed'; there are first-byte, paced, unpaced"),
         (["--peers", "main", "--without", "main"], "nobody is left to be measured"),
         (["startup", "--plot", "figures.svg"], "--plot draws the figures of relay"),
+        (["predictions", "--plot", "figures.svg"], "--plot draws the figures of relay"),
     ],
 )
 def test_bench_mistake_is_told_before_anything_is_started(arguments: list[str], said: str) -> None:
@@ -288,6 +289,27 @@ def test_bench_startup_measures_both_and_what_the_proxy_adds(tmp_path: Path) -> 
     assert "trio" in [name for name, _, _ in found["imports_ms"]]
     assert "added by the proxy" in printed
     assert processes_of("startup") == []
+
+
+def test_bench_predictions_counts_what_each_follower_gets(tmp_path: Path) -> None:
+    """`bench predictions` has a row for each number of followers, with cost, delay and memory."""
+    path = tmp_path / "predictions.json"
+    process = start(
+        *("predictions", "--followers", "1,5", "--rounds", "1", "--seconds", "0.5"),
+        *("--json", str(path)),
+        mark="predictions",
+    )
+    printed, told = process.communicate(timeout=50)
+
+    assert process.returncode == 0, told
+    one, five = json.loads(path.read_text())["figures"]
+    assert (one["followers"], five["followers"]) == (1, 5)
+    assert 0 < one["events_per_s"] < five["events_per_s"] < 500
+    assert 0 < five["cpu_us_per_event"] < 20_000
+    assert 10 < five["rss_before_mib"] <= five["rss_followed_mib"] < 1_000
+    assert "not begun" not in five["trouble"]
+    assert printed.count("\n") == 4
+    assert processes_of("predictions") == []
 
 
 # ---- what it is made of --------------------------------------------------------------------------
@@ -575,3 +597,44 @@ def test_plot_has_a_point_for_each_load_of_a_peer() -> None:
     ]
 
     assert plot.series(rows, plot.PANELS[0]) == {"main": [(1, 5.0), (32, 4.0)]}
+
+
+def followed(**seen: Any) -> Any:
+    """Return what one load of 2 followers saw: 100 events in a second, unless told otherwise."""
+    result = module("followers").FollowersResult
+    usual = dict.fromkeys(result.__slots__, 0) | {
+        "window_s": 1.0,
+        "events": 100,
+        "cpu_s": 0.01,
+        "rss_followed": 4096,
+        "delays": None,
+    }
+    return result(**(usual | seen))
+
+
+def test_predictions_row_is_of_medians_over_the_rounds() -> None:
+    """10 ms for 100 delivered events are 100 microseconds for each; 4 KiB for two, 2 for each."""
+    rounds = [followed(cpu_s=cpu) for cpu in (0.03, 0.01, 0.02)]
+    row = module("predictions").figures(2, rounds)
+
+    assert (row["cpu_us_per_event"], row["cpu_us_per_event_min_max"]) == (200, (100, 300))
+    assert (row["events_per_s"], row["rss_kib_per_follower"]) == (100, 2)
+    assert (row["delay_ms"], row["trouble"]) == (None, "")
+
+
+def test_predictions_row_tells_trouble() -> None:
+    """Followers that got nothing, and a processor that others used."""
+    row = module("predictions").figures(2, [followed(events=0, not_begun=2, waited_s=0.5)])
+
+    assert row["trouble"] == "2 not begun, waited 50% of the time for its processor"
+    assert row["cpu_us_per_event"] is None
+
+
+def test_follower_orders_once_and_joins_otherwise() -> None:
+    """The first makes the prediction, by a message for the upstream; the others send none."""
+    wire, followers = module("wire"), module("followers")
+    order = wire.Order(50)
+    _, _, body = followers.follow_request("127.0.0.1:1", order).partition(b"\r\n\r\n")
+
+    assert wire.read_order(body) == order
+    assert followers.follow_request("127.0.0.1:1", None).endswith(b"\r\n\r\n")

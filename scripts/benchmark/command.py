@@ -19,6 +19,7 @@ from benchmark.measure import measure
 from benchmark.peers import PEERS
 from benchmark.plan import Part, Run
 from benchmark.plot import draw
+from benchmark.predictions import measure_predictions, predictions_markdown
 from benchmark.processes import BenchmarkError
 from benchmark.startup import measure_startup, startup_markdown
 from benchmark.tables import markdown
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # As Ctrl-C: the blocks that own children are left and end them.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        table, found = (_startup if options.what == "startup" else _relay)(options)
+        table, found = _WHAT[options.what](options)
         if options.json is not None:
             options.json.write_text(json.dumps(found, indent=1) + "\n")
         print(table, end="")
@@ -92,6 +93,15 @@ def _startup(options: argparse.Namespace) -> tuple[str, Any]:
     return startup_markdown(found), {"machine": about, **found}
 
 
+def _predictions(options: argparse.Namespace) -> tuple[str, Any]:
+    about = machine.describe()
+    found = measure_predictions(options.followers, options.rounds or 3, options.seconds, _tell)
+    return predictions_markdown(found), {"machine": about, **found}
+
+
+_WHAT = {"relay": _relay, "startup": _startup, "predictions": _predictions}
+
+
 def _tell(what: str) -> None:
     print(f"bench: {what}", file=sys.stderr, flush=True)
 
@@ -102,7 +112,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     options.peers = tuple(name for name in options.peers if name not in options.without)
     if not options.peers:
         parser.error("nobody is left to be measured")
-    if options.plot is not None and options.what == "startup":
+    if options.plot is not None and options.what != "relay":
         parser.error("--plot draws the figures of relay")
     return options
 
@@ -112,9 +122,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("relay", "startup"),
+        choices=tuple(_WHAT),
         default="relay",
-        help="relay (the default): streams through each peer; startup: from exec to the first 200",
+        help="relay (the default): streams through each peer; startup: from exec to the first 200;"
+        " predictions: one prediction's events to all that follow it",
     )
     add = parser.add_argument
     add("--rounds", type=_positive, metavar="N", help="rounds; default 3, for startup 5")
@@ -151,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
         default=32,
         metavar="N",
         help="streams of the unpaced load; 0 leaves it out; default 32",
+    )
+    add(
+        "--followers",
+        type=_counts,
+        default=(1, 200),
+        metavar="N,N",
+        help="how many follow a prediction; default 1,200",
     )
     add("--teardowns", type=_positive, default=36, metavar="N", help="streams closed; default 36")
     add("--json", type=Path, metavar="PATH", help="write everything there, every sample too")
