@@ -15,12 +15,11 @@ from proxy.core.predictions.events import EventsDropped
 from proxy.core.sse import comment
 from proxy.http1.asgi import Send
 from proxy.http1.connection import ClientConnection
+from proxy.predictions.line import AT_ONCE_BYTES, Line
 from proxy.predictions.live import LivePrediction
 
 # Cog's: proxies between give up a silent connection after 30 to 60 s.
 KEEP_ALIVE_S = 15.0
-# What is handed to the kernel at once.
-_AT_ONCE_BYTES = 64 * 1024
 _HEADERS = [
     (b"Content-Type", b"text/event-stream"),
     (b"Cache-Control", b"no-cache"),
@@ -56,7 +55,7 @@ class EventStream:
         forget = connection.on_gone(self._client_gone)
         try:
             with self._scope:
-                await self._send_all()
+                await self._send_all(connection)
                 self._left = False
         finally:
             forget()
@@ -71,30 +70,33 @@ class EventStream:
         self._left = cause is EndCause.CLIENT_DISCONNECTED
         self._scope.cancel()
 
-    async def _send_all(self) -> None:
+    async def _send_all(self, connection: ClientConnection) -> None:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+        line = Line(self._cursor, connection.chunk_socket)
         try:
             while not self._cursor.done:
-                events = self._cursor.take(_AT_ONCE_BYTES)
+                events = self._cursor.take(AT_ONCE_BYTES)
                 if events:
                     await self._send_body(b"".join([event.wire for event in events]))
                 else:
-                    await self._wait_news()
+                    await self._wait_on(line, connection)
         except EventsDropped as dropped:
             await self._send_body(dropped.wire)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _wait_news(self) -> None:
+    async def _wait_on(self, line: Line, connection: ClientConnection) -> None:
+        """Let the prediction write to the client until it cannot, or has nothing to write."""
         if self._live is None:
             raise RuntimeError("a prediction that has ended has its last event")
-        with trio.move_on_after(KEEP_ALIVE_S) as patience:
-            await self._live.wait_news()
-        if patience.cancelled_caught:
-            await self._send_body(comment("keep-alive"))
+        with self._live.heard_on(line):
+            needed = await line.wait_needed(KEEP_ALIVE_S)
+        if torn := line.take_torn():
+            await connection.write(torn)
+        await self._send_body(line.take_body() if needed else comment("keep-alive"))
 
     async def _send_body(self, data: bytes) -> None:
         # A large event in pieces: what is framed is a copy, and each slow client would hold one.
-        for start in range(0, len(data), _AT_ONCE_BYTES):
-            piece = data[start : start + _AT_ONCE_BYTES]
+        for start in range(0, len(data), AT_ONCE_BYTES):
+            piece = data[start : start + AT_ONCE_BYTES]
             await self._send({"type": "http.response.body", "body": piece, "more_body": True})

@@ -39,6 +39,10 @@ class Teller(Protocol):
         """Take a piece of what the model thought before."""
         ...
 
+    def flush(self) -> None:
+        """Take that all that came together has been told."""
+        ...
+
     def measured(self, metrics: dict[str, int | float]) -> None:
         """Take what llama-server measured at the end."""
         ...
@@ -136,6 +140,7 @@ async def _receive(
                 exchange.enter(Phase.DECODE)
             tell = teller.said if isinstance(piece, Output) else teller.thought
             tell(piece.text)
+        teller.flush()
     if reader.error is not None:
         # A head that said 200 came before it.
         raise RelayedError(500, "server_error", reader.error)

@@ -11,7 +11,8 @@ is told that it has ended, so that the next request finds the slot free.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum, auto
 
 import trio
@@ -24,6 +25,7 @@ from proxy.core.predictions.inputs import UpstreamRequest
 from proxy.core.predictions.prediction import Prediction
 from proxy.core.predictions.webhooks import WebhookEvent
 from proxy.predictions.generation import generate
+from proxy.predictions.line import Line
 from proxy.relay.connecting import end_broken
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
@@ -69,7 +71,8 @@ class LivePrediction:
         self.exchange = exchange
         self.on_event: Callable[[WebhookEvent], None] = lambda _: None
         self._made_for = made_for
-        self._news = trio.lowlevel.ParkingLot()
+        self._lines: dict[Line, None] = {}
+        self._ended = trio.Event()
 
     async def run(
         self,
@@ -126,11 +129,10 @@ class LivePrediction:
         else:
             error = exchange.reply() or Unavailable("The server is shutting down.")
             self.prediction.fail(now, error.message)
-        self._tell(WebhookEvent.COMPLETED)
-
-    def _tell(self, event: WebhookEvent) -> None:
-        self._news.unpark_all()
-        self.on_event(event)
+        self._ended.set()
+        for line in self._lines:
+            line.wake()
+        self.on_event(WebhookEvent.COMPLETED)
 
     @property
     def ending(self) -> bool:
@@ -142,24 +144,30 @@ class LivePrediction:
     def began(self) -> None:
         """Take that it has its slot."""
         self.prediction.start(trio.current_time())
-        self._tell(WebhookEvent.START)
+        self.on_event(WebhookEvent.START)
+        self.flush()
 
     def said(self, text: str) -> None:
         """Take a piece of its output."""
         if not self.prediction.add_output(text, trio.current_time()):
             raise InvalidRequest("The output is larger than a prediction may hold.")
-        self._tell(WebhookEvent.OUTPUT)
+        self.on_event(WebhookEvent.OUTPUT)
 
     def thought(self, text: str) -> None:
         """Take a piece of what the model thought before."""
         self.prediction.add_log(text)
-        self._tell(WebhookEvent.LOGS)
+        self.on_event(WebhookEvent.LOGS)
 
     def measured(self, metrics: dict[str, int | float]) -> None:
         """Take what llama-server measured."""
         for name, value in metrics.items():
             self.prediction.add_metric(name, value)
-        self._news.unpark_all()
+        self.flush()
+
+    def flush(self) -> None:
+        """Let everybody who follows it have what is new."""
+        for line in self._lines:
+            line.deliver()
 
     # -- who follows it --
 
@@ -183,11 +191,15 @@ class LivePrediction:
         """End it for `cause`, at once; a later cause changes nothing."""
         self.exchange.end(cause)
 
-    async def wait_news(self) -> None:
-        """Wait until something is told of it; ask first whether something is known already."""
-        await self._news.park()
+    @contextmanager
+    def heard_on(self, line: Line) -> Iterator[None]:
+        """Deliver news to `line` while the block runs; ask first whether there are some already."""
+        self._lines[line] = None
+        try:
+            yield
+        finally:
+            del self._lines[line]
 
     async def wait_ended(self) -> None:
         """Wait until it has ended."""
-        while not self.prediction.terminal:
-            await self._news.park()
+        await self._ended.wait()

@@ -40,7 +40,10 @@ class Client:
     Attributes:
         messages: What it was sent.
         takes: Set while it takes what it is sent.
+        chunk_socket: None: all that it gets, it gets by `send`, as under TLS.
     """
+
+    chunk_socket = None
 
     def __init__(self, gone: EndCause | None = None) -> None:
         self.messages: list[Message] = []
@@ -102,12 +105,12 @@ class Followed:
     def say(self, text: str) -> None:
         """Make a piece of output."""
         self.live.said(text)
+        self.live.flush()
 
     def finish(self) -> None:
         """End it."""
         self.live.prediction.succeed(trio.current_time())
-        # What is told is not what wakes them alone: any news does.
-        self.live.measured({})
+        self.live.flush()
 
     @property
     def ends_by(self) -> EndCause | None:

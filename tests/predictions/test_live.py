@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
 
 import pytest
 import trio
@@ -18,6 +16,7 @@ from proxy.core.predictions.requests import read_request
 from proxy.core.predictions.webhooks import WebhookEvent
 from proxy.predictions import live as live_module
 from proxy.predictions.book import PredictionSettings
+from proxy.predictions.line import Line
 from proxy.predictions.live import LivePrediction, MadeFor
 from proxy.runtime.exchange import Exchange
 from tests.fakes.staged_engine import StagedEngine
@@ -247,42 +246,47 @@ async def test_thoughts_are_told_as_logs() -> None:
 # -- who waits for it ------------------------------------------------------------------------------
 
 
-async def test_news_wakes_everybody() -> None:
-    """One piece of news, however many wait for it; metrics are news too."""
-    live = lonely()
-    live.began()
-    tellings: list[Callable[[], None]] = [
-        partial(live.said, "b"),
-        partial(live.measured, {"a": 1}),
-    ]
-    for tell in tellings:
-        async with trio.open_nursery() as nursery:
-            for _ in range(3):
-                nursery.start_soon(live.wait_news)
-            await trio.testing.wait_all_tasks_blocked()
-            tell()
+class Noting(Line):
+    """A line that only notes what reaches it."""
+
+    def __init__(self) -> None:
+        super().__init__(EventLog().subscribe(), None)
+        self.heard: list[str] = []
+
+    def deliver(self) -> None:
+        """Take that there is news."""
+        self.heard.append("news")
+
+    def wake(self) -> None:
+        """Take that it has ended."""
+        self.heard.append("end")
 
 
-async def test_wait_ended_returns_at_once_after_the_end() -> None:
-    """Whoever comes late does not wait for ever."""
-    live = lonely()
-    live.prediction.cancel(0.0)
-    with trio.fail_after(1):
-        await live.wait_ended()
-
-
-async def test_wait_ended_waits_through_other_news() -> None:
-    """It is for the end only."""
-    live = lonely()
-    live.began()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(live.wait_ended)
-        await trio.testing.wait_all_tasks_blocked()
+async def test_news_reaches_everybody_once_for_all_that_came_together() -> None:
+    """The beginning and the metrics by themselves; output when it is said that this was all."""
+    live, lines = lonely(), [Noting(), Noting()]
+    with live.heard_on(lines[0]), live.heard_on(lines[1]):
+        live.began()
         live.said("b")
-        await trio.testing.wait_all_tasks_blocked()
-        assert nursery.child_tasks
-        live.prediction.succeed(1.0)
-        live.measured({})
+        live.thought("c")
+        assert [line.heard for line in lines] == [["news"]] * 2
+        live.flush()
+        live.measured({"a": 1})
+    live.flush()
+    assert [line.heard for line in lines] == [["news"] * 3] * 2
+
+
+async def test_end_wakes_everybody() -> None:
+    """Who follows it, whose task has the rest to do, and who only waits."""
+    line = Noting()
+    async with before(Played()) as server:
+        live = create(server)
+        with live.heard_on(line):
+            live.end(EndCause.CANCELLED_BY_CLIENT)
+            await outcome(live)
+            with trio.fail_after(1):
+                await live.wait_ended()
+    assert line.heard[-1] == "end"
 
 
 @pytest.mark.parametrize(
