@@ -1,0 +1,1 @@
+"""What the status page is told, decided without sockets, tasks or clocks."""
