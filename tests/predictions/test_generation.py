@@ -10,13 +10,14 @@ import trio
 import trio.testing
 
 from proxy.core.causes import Phase
+from proxy.core.errors import UpstreamFailed
 from proxy.core.predictions.inputs import UpstreamRequest, upstream_request
 from proxy.core.predictions.requests import read_request
 from proxy.predictions.generation import model_of
 from proxy.predictions.live import LivePrediction, MadeFor
 from proxy.relay.answers import CUT_SHORT
 from proxy.runtime.address import Address
-from proxy.runtime.upstream import BROKEN, MALFORMED
+from proxy.runtime.upstream import BROKEN, MALFORMED, UpstreamConnection
 from tests.fakes.scripted_server import Handler, answering, read_head
 from tests.fakes.staged_engine import StagedEngine
 from tests.left_behind import Leftovers
@@ -247,6 +248,24 @@ async def test_answer_counts_though_the_request_was_not_read(stay: bool) -> None
         with trio.fail_after(10):
             await live.wait_ended()
         assert live.prediction.snapshot()["error"] == "too long"
+
+
+async def test_answer_counts_though_the_request_could_not_be_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whichever of the two is noticed first."""
+
+    async def broken(*_: object) -> None:
+        raise UpstreamFailed(BROKEN)
+
+    async def at_once(stream: trio.abc.Stream) -> None:
+        await stream.send_all(HEAD + piece("b") + END)
+        await stream.receive_some()
+
+    monkeypatch.setattr(UpstreamConnection, "send_whole", broken)
+    async with before(at_once) as server:
+        found = await result(server)
+    assert (found["status"], found["output"]) == ("succeeded", ["b"])
 
 
 async def test_nobody_at_the_address_is_a_failure() -> None:

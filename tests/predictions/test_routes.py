@@ -436,12 +436,13 @@ async def test_large_body_is_parsed_beside_the_streams(
     assert (status, threads) == (200, [not size])
 
 
-async def test_client_that_leaves_in_its_body_makes_nothing() -> None:
+@pytest.mark.parametrize(("method", "target"), [("POST", ""), ("PUT", "/p")])
+async def test_client_that_leaves_in_its_body_makes_nothing(method: str, target: str) -> None:
     """No prediction, and no error in the log."""
     async with before(Played()) as server:
         async with wire(server.port) as client:
-            head = Sent.json("/predictions", {}).head("Content-Length: 100", "Expect: 100-continue")
-            await client.send(head)
+            sent = Sent.json(f"/predictions{target}", {}, method=method)
+            await client.send(sent.head("Content-Length: 100", "Expect: 100-continue"))
             await client.read_until(b"100 Continue")
             client.fin()
         assert server.book.counts == {}
