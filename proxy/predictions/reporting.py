@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from proxy.core.predictions.prediction import Prediction
-from proxy.core.predictions.shapes import to_json
 from proxy.core.predictions.webhooks import WebhookEvent, WebhookUrl
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ async def make_sender(
     return WebhookSender(
         url,
         events,
-        lambda: to_json(prediction.snapshot()),
+        lambda: bytes(prediction.snapshot_json()),
         name=prediction.id,
         rules=WebhookRules(token=settings.token, allow_private=settings.allow_private),
     )

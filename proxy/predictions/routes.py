@@ -32,6 +32,7 @@ from proxy.http1.connection import ClientConnection
 from proxy.predictions.book import Place, PredictionBook
 from proxy.predictions.event_stream import EventStream
 from proxy.predictions.health_check import tell_health
+from proxy.predictions.line import AT_ONCE_BYTES
 from proxy.predictions.live import LivePrediction, MadeFor
 from proxy.relay.relayed_request import read_body
 from proxy.runtime.backend import Backend
@@ -84,14 +85,18 @@ class _Call:
     async def answer(self, status: int, value: object) -> None:
         await self.answer_json(status, to_json(value))
 
-    async def answer_json(self, status: int, body: bytes) -> None:
+    async def answer_json(self, status: int, body: bytes | memoryview) -> None:
         headers = [
             (b"Content-Type", b"application/json"),
             (b"Content-Length", b"%d" % len(body)),
             (b"Cache-Control", b"no-store"),
         ]
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        # In pieces: what is framed is a copy, and a slow client would hold one.
+        for start in range(0, len(body), AT_ONCE_BYTES):
+            piece = bytes(body[start : start + AT_ONCE_BYTES])
+            await self.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class PredictionRoutes:
@@ -156,11 +161,11 @@ class PredictionRoutes:
         if live is not None and call.mode is Mode.STREAM:
             await self._follow(call, live)
         elif live is not None:
-            await call.answer(202, live.prediction.snapshot())
+            await call.answer_json(202, live.prediction.snapshot_json())
         elif finished is not None and call.mode is Mode.STREAM:
             await self._replay(call, finished)
         elif finished is not None:
-            await call.answer(200, finished.answer())
+            await call.answer_json(200, finished.answer_json())
         else:
             await self._create(call, place, request)
 
@@ -206,7 +211,7 @@ class PredictionRoutes:
             await live.wait_ended()
         finally:
             forget()
-        await call.answer(200, live.prediction.answer())
+        await call.answer_json(200, live.prediction.answer_json())
 
     async def _follow(self, call: _Call, live: LivePrediction) -> None:
         await EventStream(_subscribe(call, live.prediction), live, call.send).run(call.connection)
@@ -219,7 +224,7 @@ class PredictionRoutes:
         prediction = self._book.finished(place) if live is None else live.prediction
         if prediction is None:
             raise NotFound("No prediction with this id runs, or is still kept.")
-        await call.answer(200, prediction.snapshot())
+        await call.answer_json(200, prediction.snapshot_json())
 
     async def _cancel(self, call: _Call, place: Place) -> None:
         live = self._book.live(place)

@@ -15,6 +15,7 @@ from proxy.core.predictions import event_log
 from proxy.core.predictions.inputs import upstream_request
 from proxy.core.predictions.refusals import NothingToCancel
 from proxy.core.predictions.requests import read_request
+from proxy.http1.asgi import Message
 from proxy.predictions import routes as routes_module
 from proxy.predictions.live import MadeFor
 from proxy.predictions.routes import PredictionRoutes, make_prediction_id
@@ -282,6 +283,24 @@ async def test_head_of_a_prediction_has_no_body() -> None:
         answer = await server.get("/predictions/p", method="HEAD")
     assert (answer.status, answer.body) == (200, b"")
     assert answer.one("Content-Length") == str(len(got.body))
+
+
+async def test_large_answer_is_sent_in_pieces() -> None:
+    """What is framed is copied: a slow client costs no more than a piece, however large it is."""
+    pieces = list[bytes]()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        pieces.append(message.get("body", b""))
+
+    async with before(saying(*["b" * 50_000] * 5)) as server:
+        await server.ask("/predictions", id="p")
+        routes = PredictionRoutes(server.book, server.backend)
+        await routes(scope_of("PUT", "/predictions/p", principal=None), receive, send)
+    assert max(map(len, pieces)) == 64 * 1024
+    assert json.loads(b"".join(pieces))["output"] == ["b" * 50_000] * 5
 
 
 async def test_cancel_of_a_running_one_ends_it() -> None:

@@ -81,7 +81,12 @@ class Event:
     @property
     def data(self) -> bytes:
         """The data alone, cut out of the frame, which is all that is held."""
-        return self.wire.partition(b"\ndata: ")[2][:-2]
+        return bytes(self.view_data())
+
+    def view_data(self) -> memoryview:
+        """Return the data within the frame: the same bytes for all who look at them."""
+        field = b"\ndata: "
+        return memoryview(self.wire)[self.wire.index(field) + len(field) : -2]
 
 
 def number_of_last_event(last_event_id: str | None) -> int | None:

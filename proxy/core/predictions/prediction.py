@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Literal
 
 from proxy.core.predictions.event_log import EventLog
+from proxy.core.predictions.events import Event
 from proxy.core.predictions.metrics import MetricMode, Metrics, Scalar
 from proxy.core.predictions.shapes import sound_text, to_json
 
@@ -81,6 +82,7 @@ class Prediction:
         self._log_bytes = 0
         self._metrics = Metrics()
         self._error: str | None = None
+        self._completed: Event | None = None
 
     @property
     def status(self) -> Status:
@@ -216,6 +218,22 @@ class Prediction:
             found["logs"] = ""
         return found
 
+    def snapshot_json(self) -> memoryview:
+        """Return the snapshot as JSON.
+
+        Of one that is over it is the data of its last event: however many read it, and however
+        slowly, it is there once.
+        """
+        if self._completed is None:
+            return memoryview(to_json(self.snapshot()))
+        return self._completed.view_data()
+
+    def answer_json(self) -> memoryview:
+        """Return the answer as JSON; where it is the snapshot, that of `snapshot_json`."""
+        if self._status is Status.SUCCEEDED:
+            return self.snapshot_json()
+        return memoryview(to_json(self.answer()))
+
     def _move(self, status: Status) -> bool:
         if status not in TRANSITIONS.get(self._status, ()):
             return False
@@ -238,12 +256,12 @@ class Prediction:
         if self._started_at is not None:
             # Nanoseconds, like Cog: more digits are the clock's noise.
             self._predict_time = round(now - self._started_at, 9)
-        self._append("completed", self.snapshot())
+        self._completed = self._append("completed", self.snapshot())
         self.log.close()
         return True
 
-    def _append(self, name: str, value: object) -> None:
-        self.log.append(name, to_json(value))
+    def _append(self, name: str, value: object) -> Event:
+        return self.log.append(name, to_json(value))
 
 
 def _held_bytes(text: str) -> int:

@@ -396,3 +396,31 @@ def test_any_order_of_moves_has_one_end_at_most(moves: list[str]) -> None:
         assert len(names) == events
         assert names.count("completed") == prediction.terminal
         assert not prediction.terminal or names[-1] == "completed"
+
+
+# -- as JSON ---------------------------------------------------------------------------------------
+
+
+def test_json_of_a_running_prediction_is_that_of_its_snapshot() -> None:
+    """As it is at the moment."""
+    prediction = running()
+    prediction.add_output("a", 2.0)
+    assert prediction.snapshot_json() == to_json(prediction.snapshot())
+    prediction.add_output("b", 2.0)
+    assert prediction.snapshot_json() == to_json(prediction.snapshot())
+
+
+@pytest.mark.parametrize("status", ENDS)
+def test_json_of_an_ended_prediction_is_its_last_event(status: Status) -> None:
+    """The bytes are there once, however many read them."""
+    prediction = ended(status)
+    (last,) = prediction.log.events_from(prediction.log.last_number, 1)
+    assert prediction.snapshot_json() == to_json(prediction.snapshot())
+    assert prediction.snapshot_json().obj is last.wire
+
+
+@pytest.mark.parametrize("status", ENDS)
+def test_json_of_an_answer_is_what_is_answered(status: Status) -> None:
+    """Without what a failed one has made, as `answer` says."""
+    prediction = ended(status)
+    assert prediction.answer_json() == to_json(prediction.answer())
