@@ -155,7 +155,7 @@ class _Bench:
                     self._overwhelmed.add(name)
                     self._start(name)
                     self._load(self._peers[name], warming)
-                _wait_until_quiet(self._peers[name].pids)
+                wait_until_quiet(self._peers[name].pids)
         return samples
 
     def _start(self, name: str) -> None:
@@ -205,7 +205,7 @@ def _resident(peer: Listening) -> int:
     return sum(map(resident_bytes, peer.pids))
 
 
-def _wait_until_quiet(pids: Sequence[int]) -> None:
+def wait_until_quiet(pids: Sequence[int]) -> None:
     """Wait until the peer has nothing left to do, or for some time."""
     give_up_at = time.monotonic() + _QUIET_LIMIT_S
     while time.monotonic() < give_up_at:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmark.followers import FollowersPlan, FollowersResult, followers_result
 from benchmark.machine import allow_descriptors, share_processors
+from benchmark.measure import wait_until_quiet
 from benchmark.peers.llama_proxy import start_main
 from benchmark.plan import EVENTS_PER_S
 from benchmark.processes import Children
@@ -71,6 +72,8 @@ def _measure_one(followers: int, seconds: float) -> FollowersResult:
     ):
         upstream = others.start("the upstream", ["-m", "benchmark.paced_upstream"])
         peer = start_main(peers, int(upstream.read_line()), Path(folder))
+        # It goes on importing what its first clients may want: that is not the prediction's memory.
+        wait_until_quiet(peer.pids)
         plan = FollowersPlan(peer.port, peer.pids, followers, EVENTS_PER_S, seconds)
         arguments = ["-m", "benchmark.followers", json.dumps(asdict(plan))]
         return followers_result(others.start("the load", arguments).read_all())
