@@ -70,6 +70,7 @@ async def test_churn_of_predictions_leaves_nothing(
         assert book.counts.total() == PREDICTIONS
         assert not book.counts.keys() - {"succeeded", "canceled", "failed"}
         assert sum(kept.log.subscribers for kept in kept_predictions(server)) == 0
+        assert "succeeded" not in {status(server, name) for name in abandoned()}
         counted = causes(server)
         assert counted.total() == PREDICTIONS
         assert set(counted) == CAUSES
@@ -117,6 +118,20 @@ def kept_predictions(server: proxy.ProxyServer) -> list[Prediction]:
     found = list(server._predictions._finished)
     assert len(found) == PREDICTIONS
     return found
+
+
+def abandoned() -> list[str]:
+    """Return the ids of those whose only client leaves long before their end; there are some."""
+    found = [making.name for making in islice(makings(SEED), PREDICTIONS) if making.is_abandoned]
+    assert len(found) > 5
+    return found
+
+
+def status(server: proxy.ProxyServer, name: str) -> str:
+    """Return how a prediction has ended."""
+    found = server._predictions.finished((None, name))
+    assert found is not None
+    return found.status.value
 
 
 def causes(server: proxy.ProxyServer) -> Counter[str]:

@@ -80,6 +80,12 @@ class Making:
         stays = self.maker.habit is Habit.STAYS
         return self.cancelled_after is not None or not (stays or self.mode is Mode.ASYNC)
 
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the only one whom it is for leaves long before it could come to its end."""
+        leaves = self.mode is Mode.STREAM and self.maker.habit is Habit.LEAVES
+        return leaves and not self.followers and self.tokens == _LONG_TOKENS
+
 
 _MODES = {Mode.BLOCKING: 30, Mode.STREAM: 45, Mode.ASYNC: 25}
 _HABITS = {Habit.STAYS: 40, Habit.LEAVES: 20, Habit.LAGS: 15, Habit.RESUMES: 25}
@@ -87,9 +93,12 @@ _CANCELLED = 0.1
 _TOKENS = 150
 # Enough to fill what the kernel takes for one that does not read, and the history after that. Rare,
 # so that hundreds of predictions take seconds.
-_LONG = 0.06
-_LONG_TOKENS = 3_000
+_LONG = 0.03
+_LONG_TOKENS = 5_000
 _RESETS = 0.5
+# What chance alone seldom brings about.
+_ABANDONED = 0.02
+_LAGGING = 0.01
 
 
 def makings(seed: int) -> Iterator[Making]:
@@ -102,6 +111,12 @@ def makings(seed: int) -> Iterator[Making]:
 
 
 def _making(chance: Random, number: int) -> Making:
+    staged = chance.random()
+    if staged < _ABANDONED:
+        return Making(number, Mode.STREAM, _LONG_TOKENS, _at_once(chance, Habit.LEAVES), (), None)
+    if staged < _ABANDONED + _LAGGING:
+        maker, lags = _at_once(chance, Habit.STAYS), _at_once(chance, Habit.LAGS)
+        return Making(number, Mode.ASYNC, _LONG_TOKENS, maker, (lags,), None)
     (mode,) = chance.choices(list(_MODES), weights=list(_MODES.values()))
     is_long = chance.random() < _LONG
     count = chance.choice((0, 1, 2, 3, 5))
@@ -120,6 +135,12 @@ def _making(chance: Random, number: int) -> Making:
         followers=followers,
         cancelled_after=_moment(chance) * watched if chance.random() < _CANCELLED else None,
     )
+
+
+def _at_once(chance: Random, habit: Habit) -> Follower:
+    """Return one that comes at once and does what its habit says soon."""
+    resets = chance.random() < _RESETS
+    return Follower(habit, comes_after=0, reads=chance.randrange(20), comebacks=1, resets=resets)
 
 
 def _follower(chance: Random, *, comes_first: bool) -> Follower:
