@@ -23,19 +23,27 @@ class Passing:
     """One answer on its way.
 
     Attributes:
+        forgotten: Whether something has passed that is not kept.
         watch: Called with each piece, as llama-server sent it, chunk framing and all where that is
             passed on too; None while nobody watches. It must not raise.
     """
 
-    __slots__ = ("_pieces", "watch")
+    __slots__ = ("_pieces", "forgotten", "watch")
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque(maxlen=_KEPT_PIECES)
+        self.forgotten = False
         self.watch: Callable[[bytes], None] | None = None
 
     def note(self, data: bytes) -> None:
         """Take a piece that passes; it may be cut anywhere."""
-        self._pieces.append(data if len(data) <= _KEPT_BYTES_OF_ONE else data[-_KEPT_BYTES_OF_ONE:])
+        pieces = self._pieces
+        if len(data) > _KEPT_BYTES_OF_ONE:
+            pieces.append(data[-_KEPT_BYTES_OF_ONE:])
+            self.forgotten = True
+        else:
+            self.forgotten = self.forgotten or len(pieces) == _KEPT_PIECES
+            pieces.append(data)
         if self.watch is not None:
             self.watch(data)
 

@@ -144,9 +144,9 @@ class RequestCycle:
         """Send the head, or bytes of the body, of the response.
 
         The head goes out with the first bytes of the body, in one write, and until then another one
-        takes its place; an application that has no bytes yet sends it with an empty body message. (ASGI: "The protocol server must not start
-        sending the response to the client until it has received at least one Response Body
-        event.")
+        takes its place; an application that has no bytes yet sends it with an empty body message.
+        (ASGI: "The protocol server must not start sending the response to the client until it has
+        received at least one Response Body event.")
 
         Cancellation: it is looked at before anything is framed. What is framed is sent, or the
         connection is broken: a message never has a hole.

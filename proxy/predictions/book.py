@@ -22,6 +22,7 @@ from proxy.core.predictions.prediction import Prediction, Status
 from proxy.core.predictions.refusals import AtCapacity, IdInUse, NotSetUp
 from proxy.core.predictions.requests import PredictionRequest
 from proxy.core.predictions.retention import FinishedPredictions
+from proxy.core.status.about import describe_request
 from proxy.predictions.generation import model_of
 from proxy.predictions.live import LivePrediction, MadeFor
 from proxy.predictions.reporting import ReportSettings, make_sender
@@ -167,6 +168,15 @@ class PredictionBook:
             raise IdInUse
         exchange = Exchange(request_id, ROUTE, "POST", trio.current_time())
         exchange.ticket = self._enter_gate(model_of(asked))
+        exchange.key_name, exchange.upstream_route = place[0], asked.path
+        exchange.about = describe_request(
+            asked.path,
+            asked.fields,
+            session=None,
+            fast_path=False,
+            prediction=True,
+            content=self.settings.show_content,
+        )
         history = self.settings.history
         log = EventLog(history or MAX_EVENTS, replay=history > 0)
         live = LivePrediction(Prediction(place[1], exchange.started_at, log), exchange, made_for)

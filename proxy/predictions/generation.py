@@ -15,7 +15,9 @@ from proxy.core.causes import Phase
 from proxy.core.errors import HttpError, RelayedError, UpstreamFailed
 from proxy.core.predictions.answer import AnswerReader, Output
 from proxy.core.predictions.inputs import UpstreamRequest
-from proxy.core.usage import Usage
+from proxy.core.status.progress import find_progress
+from proxy.core.status.timings import find_timings
+from proxy.core.usage import TAIL_BYTES, Usage
 from proxy.relay.answered_error import read_answered_error
 from proxy.relay.answers import CUT_SHORT
 from proxy.relay.connecting import connect
@@ -134,6 +136,9 @@ async def _receive(
         raise await read_answered_error(head, upstream)
     while data := await upstream.receive_data():
         backend.engine.note_activity()
+        exchange.passing.note(data)
+        if exchange.first_byte_at is None:
+            exchange.progress = find_progress(data) or exchange.progress
         for piece in reader.feed(data):
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
@@ -150,4 +155,5 @@ async def _receive(
     exchange.usage = Usage(
         int(metrics.get("prompt_tokens", 0)), int(metrics.get("completion_tokens", 0))
     )
+    exchange.timings = find_timings(exchange.passing.tail(TAIL_BYTES))
     teller.measured(metrics)

@@ -21,7 +21,11 @@ from proxy.core.causes import EndCause, Phase
 from proxy.core.ends import cause_of
 from proxy.core.errors import HttpError, InternalError, UpstreamFailed
 from proxy.core.generation import stream_filter
+from proxy.core.status.about import describe_request
+from proxy.core.status.progress import find_progress
+from proxy.core.status.timings import find_timings
 from proxy.core.stream_ends import end_marks
+from proxy.core.usage import TAIL_BYTES
 from proxy.http1.asgi import Receive
 from proxy.http1.connection import ClientConnection
 from proxy.relay.answered_error import read_answered_error
@@ -120,6 +124,7 @@ class Carriage:
         try:
             if request.route.gated:
                 await request.read(receive, allow_remote_media=self._settings.allow_remote_media)
+            self._describe()
             lease = None if authorize is None else authorize(request)
             if lease is not None:
                 exchange.take_lease(lease)
@@ -143,6 +148,21 @@ class Carriage:
                 nursery.cancel_scope.cancel()
         except HttpError as error:
             exchange.end(cause_of(error), error)
+
+    def _describe(self) -> None:
+        """Note what is asked for, for whoever looks at what is in flight."""
+        request, exchange = self._request, self._exchange
+        exchange.key_name = request.principal
+        if request.route.generates:
+            exchange.upstream_route = request.route.label
+            exchange.about = describe_request(
+                request.route.label,
+                request.fields,
+                session=request.conversation,
+                fast_path=request.fast_path,
+                prediction=False,
+                content=self._settings.show_content,
+            )
 
     async def _supersede(self) -> None:
         """End the older request of the same conversation: llama-server has one for each."""
@@ -187,6 +207,7 @@ class Carriage:
             self._exchange.end(cause_of(error), error)
         else:
             self._exchange.usage = answer.usage()
+            self._exchange.timings = find_timings(self._exchange.passing.tail(TAIL_BYTES))
             await self._learn_slots()
 
     def _answer_to(self, head: ResponseHead) -> Answer:
@@ -216,6 +237,7 @@ class Carriage:
         while data := await self._next_of_body(upstream):
             engine.note_activity()
             if not await answer.take(data):
+                exchange.progress = find_progress(data) or exchange.progress
                 continue
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()

@@ -5,8 +5,9 @@ Owns how the engine's state moves the gates and ends exchanges:
     starting, first load   gates closed: 503 "Loading model", as llama-server itself answers
     ready                  gates open with the engine's slots
     crashed, restarting    exchanges of that launch end with `upstream_crashed`; gates held, who
-    comes waits failed                 gates closed: 503 with the reason stopping, stopped
-    gates held
+                           comes waits
+    failed                 gates closed: 503 with the reason
+    stopping, stopped      gates held
 
 A gated route takes a permit, one per slot; every other route passes a gate without a bound, which
 is there so that it waits for a restart like the rest. With a router there is a gate for each model.
@@ -14,6 +15,7 @@ is there so that it waits for a restart like the rest. With a router there is a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urlencode
 
@@ -85,6 +87,7 @@ class Backend:
         self._shutting_down = False
         self._restarting = False
         self._restart_wanted = trio.Event()
+        self.on_shut_down: Callable[[], None] = lambda: None
         self.first_ready = trio.Event()
         self._passage = self._make_gate(bounded=False)
         self._gates: dict[str, Gate] = {}
@@ -157,6 +160,7 @@ class Backend:
     def shut_down(self) -> None:
         """Refuse what comes and end what waits from now on; what holds a permit goes on."""
         self._shutting_down = True
+        self.on_shut_down()
         # Before the gates close: that would be a refusal, which counts as an answer.
         self.exchanges.end_all(
             EndCause.SHUTTING_DOWN, only=lambda exchange: exchange.phase is Phase.QUEUED

@@ -26,6 +26,9 @@ from proxy.core.ends import reply_for
 from proxy.core.errors import HttpError
 from proxy.core.measures import Measures
 from proxy.core.passing import Passing
+from proxy.core.status.about import RequestAbout
+from proxy.core.status.progress import Progress
+from proxy.core.status.timings import Timings
 from proxy.core.usage import Usage
 from proxy.core.whole_events import SentCounts
 from proxy.runtime.gate import Ticket
@@ -62,6 +65,11 @@ class Exchange:
         usage: Tokens, as llama-server told at the end; zeros if it did not.
         generation: The engine's launch that it talks to; None until it connects.
         lease: What a stream token gave it; None without one.
+        upstream_route: The route that llama-server is asked; None for one that does not generate.
+        key_name: The name of the API key that it came with.
+        about: What it asks for, as far as it is shown.
+        progress: How far prefill is, as llama-server told; None if it did not.
+        timings: What the answer took, as llama-server told; None if it did not.
         conversation: Whose conversation it is of, where llama-server keeps one; its id.
     """
 
@@ -85,6 +93,11 @@ class Exchange:
     lease: Lease | None = None
     conversation: tuple[str | None, str] | None = None
     usage: Usage = field(default_factory=Usage)
+    upstream_route: str | None = None
+    key_name: str | None = None
+    about: RequestAbout = field(default_factory=RequestAbout)
+    progress: Progress | None = None
+    timings: Timings | None = None
     deadline_cause: EndCause = EndCause.DEADLINE_EXCEEDED
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 

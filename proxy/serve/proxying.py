@@ -189,6 +189,7 @@ async def open_proxy(
             )
         # Whoever serves them closes them; what is cancelled before that is closed here.
         owned = unused.pop_all()
+    listener.facts.count_connections = lambda: sum(guard.connections for guard in guards)
     server = ProxyServer(
         guards,
         backend,

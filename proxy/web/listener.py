@@ -30,6 +30,9 @@ from proxy.web.lazy import LazyApp
 from proxy.web.main_routes import MainRoutes
 from proxy.web.static_files import PATHS as STATIC_PATHS
 from proxy.web.static_files import StaticFiles
+from proxy.web.status.facts import Facts
+from proxy.web.status.hub import StatusHub
+from proxy.web.status.routes import StatusRoutes
 from proxy.web.stream_tokens import TokenRoutes
 from proxy.web.vitals import PATHS as VITAL_PATHS
 from proxy.web.vitals import Vitals
@@ -73,6 +76,7 @@ class MainListener:
     Attributes:
         relay: Carries requests, for the fast listener too.
         limits: What each connection may take.
+        facts: What the status page tells; whoever has all guards says how many are connected.
         policy_beside: Who may use the fast listener: as here, with a stream token too, and pages
             that were served here.
     """
@@ -99,6 +103,8 @@ class MainListener:
             sister_ports=frozenset(address[1] for address in addresses),
             takes_stream_tokens=True,
         )
+        self.facts = Facts(backend, book, tokens, content=settings.show_content)
+        self._hub = StatusHub(backend, self.facts, content=settings.show_content)
         self.relay = Relay(backend, _relay_settings(settings))
         routes = MainRoutes(
             vitals=Vitals(backend),
@@ -109,6 +115,7 @@ class MainListener:
             predictions=PredictionRoutes(
                 book, backend, allow_remote_media=settings.allow_remote_media
             ),
+            status=StatusRoutes(self._hub),
             files=StaticFiles(),
             relay=self.relay,
         )
@@ -125,6 +132,7 @@ class MainListener:
         """Serve until the guard is drained or this is cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._backend.run)
+            nursery.start_soon(self._hub.run)
             await nursery.start(self.guard.run)
             task_status.started()
             # Not before: the engine and the first request have the processor to themselves.

@@ -11,6 +11,7 @@ from proxy.http1.asgi import AsgiApp
 from proxy.predictions.routes import PATHS as PREDICTION_PATHS
 from proxy.predictions.routes import PREFIX as PREDICTION_PREFIX
 from proxy.web.static_files import PATHS as STATIC_PATHS
+from proxy.web.status.routes import PATHS as STATUS_PATHS
 from proxy.web.stream_tokens import STREAM_URL_PATH, TOKENS_PATH
 from proxy.web.vitals import PATHS as VITAL_PATHS
 
@@ -26,6 +27,7 @@ class MainRoutes:
         operator: Answers `/proxy/...`.
         tokens: Answers where the fast path is, and makes tokens for it.
         predictions: Answers `/predictions`, and what Cog's clients ask beside it.
+        status: Answers the data of the status page.
         files: Answers the files that pages load from us.
         relay: Answers everything else.
     """
@@ -34,6 +36,7 @@ class MainRoutes:
     operator: AsgiApp
     tokens: AsgiApp
     predictions: AsgiApp
+    status: AsgiApp
     files: AsgiApp
     relay: AsgiApp
 
@@ -45,6 +48,8 @@ class MainRoutes:
             return self.tokens
         if path in PREDICTION_PATHS or path.startswith(PREDICTION_PREFIX):
             return self.predictions
+        if path in STATUS_PATHS:
+            return self.status
         if path in STATIC_PATHS:
             return self.files
         return self.operator if path.startswith(_OPERATOR_PREFIX) else self.relay

@@ -24,6 +24,7 @@ ROUTES = MainRoutes(
     operator=named("operator"),
     tokens=named("tokens"),
     predictions=named("predictions"),
+    status=named("status"),
     files=named("files"),
     relay=named("relay"),
 )
@@ -40,6 +41,10 @@ ROUTES = MainRoutes(
         ("/predictions/a/cancel", b"predictions"),
         ("/health-check", b"predictions"),
         ("/openapi.json", b"predictions"),
+        ("/status/json", b"status"),
+        ("/status/events", b"status"),
+        ("/status", b"files"),
+        ("/status/static/status.css", b"files"),
         ("/proxy/logs", b"operator"),
         ("/proxy/", b"operator"),
         ("/api/inference/stream-url", b"tokens"),

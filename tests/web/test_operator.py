@@ -45,6 +45,7 @@ async def operated(
         operator=cast(AsgiApp, app),
         tokens=echo,
         predictions=echo,
+        status=echo,
         files=echo,
         relay=echo,
     )

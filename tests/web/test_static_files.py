@@ -8,7 +8,7 @@ import pytest
 
 import proxy.web.static_files
 from proxy.core.errors import NotFound
-from proxy.web.static_files import PATHS, StaticFiles
+from proxy.web.static_files import FILES, PATHS, StaticFiles
 from tests.http1.asgi_client import Field, Reply, ask, scope_of
 
 FOLDER = Path(proxy.web.static_files.__file__).parent / "static"
@@ -32,13 +32,13 @@ async def test_file_is_answered_as_it_is_in_the_package(path: str) -> None:
     """Byte for byte, with its length."""
     reply = await get(path)
     assert (reply.status, reply.complete) == (200, True)
-    assert reply.body == (FOLDER / path.removeprefix("/")).read_bytes()
+    assert reply.body == FILES[path].read_bytes()
     assert reply.one(b"Content-Length") == b"%d" % len(reply.body)
 
 
 def test_every_file_of_the_folder_is_answered() -> None:
     """Nothing lies in the package that nobody gets."""
-    assert {f"/{path.name}" for path in FOLDER.iterdir()} == PATHS
+    assert {path for path in FOLDER.rglob("*") if path.is_file()} == set(FILES.values())
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,8 @@ def test_every_file_of_the_folder_is_answered() -> None:
     [
         (MODULE, b"text/javascript; charset=utf-8"),
         ("/fastpath.d.ts", b"text/plain; charset=utf-8"),
+        ("/status", b"text/html; charset=utf-8"),
+        ("/status/static/status.css", b"text/css; charset=utf-8"),
     ],
 )
 async def test_type_is_said_and_not_to_be_guessed(path: str, kind: bytes) -> None:
