@@ -138,6 +138,7 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
     server: _Server
 
     def do_GET(self) -> None:
@@ -163,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _admit(self) -> bool:
         site, key = self.server.site, self.headers["Authorization"]
         if site.is_gone:
+            self.close_connection = True
             return False
         site.asked.put((self.command, self.path, key))
         refused = site.refusal_of(key)
@@ -195,6 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Connection", "close")
         self.end_headers()
         with suppress(OSError), self.server.site.viewing() as pieces:
             for piece in iter(pieces.get, _END):

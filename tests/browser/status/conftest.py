@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-from tests.browser.status.view import WATCH, StatusPage
+from tests.browser.status.view import StatusPage
 from tests.fakes.status_site import StatusSite, status_site
 
 
@@ -22,7 +22,6 @@ def site() -> Iterator[StatusSite]:
 def page(browser: WebDriver, site: StatusSite) -> Iterator[StatusPage]:
     """The page, not loaded yet; afterwards its policy has forbidden nothing and no code failed."""
     found = StatusPage(browser, site)
-    found.add(WATCH)
     try:
         yield found
         assert found.run("return window.troubles;") == []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.browser.status.view import HASTEN, StatusPage, card
+from tests.browser.status.view import StatusPage, card
 from tests.fakes.status_scenes import NOW, ended, exchange, snapshot
 from tests.fakes.status_site import StatusSite
 
@@ -109,20 +107,27 @@ def test_exchanges_are_in_order_of_arrival(page: StatusPage, site: StatusSite) -
     assert page.all(".card", "node.dataset.exchange") == ["b", "a", "a (2)"]
 
 
-@pytest.mark.parametrize(("cause", "tone"), CAUSES.items(), ids=CAUSES)
-def test_end_is_told_on_the_card_and_aloud(
-    page: StatusPage, site: StatusSite, cause: str, tone: str
-) -> None:
-    """By its cause, whichever it is; the table has it too."""
-    site.status(snapshot(exchange()))
+def test_end_is_told_on_the_card_by_its_cause(page: StatusPage, site: StatusSite) -> None:
+    """Whichever it is, and whether it is anybody's fault; with the history's numbers."""
+    site.status(snapshot(*map(exchange, CAUSES)))
     page.open()
-    site.status(snapshot(perf_history=[ended("r1", cause)]))
-    said = cause.replace("_", " ").capitalize()
-    page.wait_text(".card .badge", said)
-    assert page.all(".card .badge", "node.dataset.tone") == [tone]
-    assert page.text("#ends") == f"/v1/chat/completions ended: {said}."
-    assert page.all("#history .cause") == [said]
-    assert page.facts(".card .stats")["Elapsed"] == "6.1 s"
+    site.status(snapshot(perf_history=[ended(cause, cause) for cause in CAUSES]))
+    page.wait_count(".card[data-ended]", len(CAUSES))
+    told = [cause.replace("_", " ").capitalize() for cause in CAUSES]
+    assert page.all(".card .badge") == told
+    assert page.all(".card .badge", "node.dataset.tone") == list(CAUSES.values())
+    assert page.all("#history .cause") == told[::-1]
+    assert page.facts(card("finished", ".stats"))["Elapsed"] == "6.1 s"
+
+
+def test_ends_are_told_aloud(page: StatusPage, site: StatusSite) -> None:
+    """One by its route and cause; many at once by their number."""
+    site.status(snapshot(*map(exchange, "abcd")))
+    page.open()
+    site.status(snapshot(*map(exchange, "bcd"), perf_history=[ended("a", "queue_timeout")]))
+    page.wait_text("#ends", "/v1/chat/completions ended: Queue timeout.")
+    site.status(snapshot())
+    page.wait_text("#ends", "3 exchanges ended.")
 
 
 def test_end_that_is_being_told_shows_its_cause_at_once(page: StatusPage, site: StatusSite) -> None:
@@ -134,25 +139,25 @@ def test_end_that_is_being_told_shows_its_cause_at_once(page: StatusPage, site: 
 
 def test_card_goes_ten_seconds_after_the_end(page: StatusPage, site: StatusSite) -> None:
     """By itself."""
-    page.add(HASTEN)
     site.status(snapshot(exchange()))
     page.open()
     page.wait_count(".card", 1)
     site.status(snapshot(perf_history=[ended("r1")]))
     page.wait_count(".card[data-ended]", 1)
+    page.skip(11)
     page.wait_count(".card", 0)
     assert len(page.all("#live-empty")) == 1
 
 
 def test_card_whose_reader_is_in_it_stays(page: StatusPage, site: StatusSite) -> None:
     """Until the focus leaves it."""
-    page.add(HASTEN)
     site.status(snapshot(exchange("a", text="x"), exchange("b")))
     page.open()
     page.wait_count(".card", 2)
     page.run("document.querySelector(arguments[0]).focus();", card("a", ".stream.text"))
     site.status(snapshot(perf_history=[ended("a"), ended("b")]))
     page.wait_count(".card[data-ended]", 2)
+    page.skip(11)
     page.wait_count(card("b"), 0)
     assert page.run("return document.activeElement.className;") == "stream text"
     page.run("document.activeElement.blur();")

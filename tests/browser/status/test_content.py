@@ -95,6 +95,19 @@ def test_text_that_was_cut_before_anybody_looked_says_so(
     assert len(page.all(card("r1", ".stream.text .cut"))) == 1
 
 
+def test_text_is_copied_as_it_is(page: StatusPage, site: StatusSite) -> None:
+    """However the page divides it: no line more, and none less."""
+    text = "\n\n".join(f"{number} " + "word " * number for number in range(60)) + "\n\n\nend"
+    site.status(snapshot(exchange(text=text)))
+    page.open()
+    assert page.run("return document.querySelector(arguments[0]).children.length;", BODY) > 3
+    copied = """
+        getSelection().selectAllChildren(document.querySelector(arguments[0]));
+        return getSelection().toString();
+    """
+    assert page.run(copied, BODY) == text
+
+
 def lines(start: int, end: int) -> str:
     """Return some lines."""
     return "".join(f"line {number}\n" for number in range(start, end))

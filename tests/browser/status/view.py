@@ -15,7 +15,7 @@ from tests.browser.chromium import PATIENCE_S
 from tests.fakes.status_site import StatusSite
 
 # Kept from the first line of the page on: what its policy forbade, and what went wrong in it.
-WATCH = """
+_WATCH = """
 window.troubles = [];
 const keep = (text) => window.troubles.push(String(text));
 document.addEventListener("securitypolicyviolation",
@@ -24,11 +24,17 @@ addEventListener("error", (event) => keep(event.message), true);
 addEventListener("unhandledrejection", (event) => keep(event.reason));
 """
 
-# The page's clock runs a hundred times faster, for what takes seconds on it.
+# The page waits a hundredth of the time, for what takes seconds in it.
 HASTEN = """
-const time = performance.now.bind(performance), timeout = setTimeout;
-performance.now = () => 100 * time();
+const timeout = setTimeout;
 window.setTimeout = (call, delay) => timeout(call, delay / 100);
+"""
+
+# The page's clock can be put forward: by `skip`.
+_CLOCK = """
+window.skipped = 0;
+const time = performance.now.bind(performance);
+performance.now = () => time() + window.skipped;
 """
 
 _POLL_S = 0.02
@@ -46,11 +52,17 @@ class StatusPage:
         self.driver = driver
         self.site = site
         self._added: list[str] = []
+        self.add(_WATCH)
+        self.add(_CLOCK)
 
     def add(self, source: str) -> None:
         """Run code in every page that is opened from now on, before its own."""
         added = self.cdp("Page.addScriptToEvaluateOnNewDocument", source=source)
         self._added.append(added["identifier"])
+
+    def skip(self, seconds: float) -> None:
+        """Let so much time have passed in the page."""
+        self.run("window.skipped += 1000 * arguments[0];", seconds)
 
     def forget(self) -> None:
         """Leave the browser as it was."""
@@ -92,7 +104,7 @@ class StatusPage:
 
     def all(self, selector: str, what: str = "node.textContent") -> list[Any]:
         """Return something of every `node` that is shown."""
-        return self.run(  # type: ignore[no-any-return]
+        return self.run(
             f"""return [...document.querySelectorAll(arguments[0])]
                 .filter((node) => node.checkVisibility({{ visibilityProperty: true }}))
                 .map((node) => {what});""",

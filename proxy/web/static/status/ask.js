@@ -20,9 +20,21 @@ export function ask({ title, text, yes }) {
   setText(byId("ask-title"), title);
   setText(byId("ask-text"), text);
   setText(byId("ask-yes"), yes);
-  dialog.returnValue = "no";
   dialog.showModal();
+  const over = new AbortController();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
+    // Not the dialog's own `close`: that comes later, when the next question may be open already.
+    const settle = (/** @type {boolean} */ sure) => {
+      over.abort();
+      resolve(sure);
+    };
+    const { signal } = over;
+    dialog.addEventListener("submit", (event) => settle(isYes(event)), { signal });
+    dialog.addEventListener("cancel", () => settle(false), { signal });
   });
+}
+
+/** @param {SubmitEvent} event */
+function isYes({ submitter }) {
+  return submitter instanceof HTMLButtonElement && submitter.value === "yes";
 }

@@ -20,6 +20,16 @@ export function count(value) {
 }
 
 /**
+ * A count for a narrow place: from ten thousand on in thousands.
+ *
+ * @param {number | null | undefined} value
+ */
+export function shortCount(value) {
+  if (value == null || value < 10_000) return count(value);
+  return `${(value < 100_000 ? TENTHS : WHOLE).format(value / 1000)}k`;
+}
+
+/**
  * Tokens per second, without the unit.
  *
  * @param {number | null | undefined} value

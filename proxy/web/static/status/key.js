@@ -22,10 +22,10 @@ export class Key {
   constructor(onChange) {
     this.onChange = onChange;
     byId("key-form").addEventListener("submit", (event) => this.#take(event));
-    byId("key-cancel").addEventListener("click", () => this.#dialog.close());
+    byId("key-cancel").addEventListener("click", () => this.#close());
     byId("key-forget").addEventListener("click", () => this.#forget());
     this.#input.addEventListener("input", () => this.#input.setCustomValidity(""));
-    this.#dialog.addEventListener("close", () => { this.#input.value = ""; });
+    this.#dialog.addEventListener("cancel", () => this.#close());
   }
 
   /** The key; null: none. */
@@ -49,8 +49,14 @@ export class Key {
       return;
     }
     sessionStorage.setItem(NAME, key);
-    this.#dialog.close();
+    this.#close();
     this.onChange();
+  }
+
+  /** Nothing that was typed stays in the page. */
+  #close() {
+    this.#input.value = "";
+    this.#dialog.close();
   }
 
   #forget() {

@@ -8,7 +8,7 @@
  */
 
 import { make, setAttribute, setText } from "/status/static/dom.js";
-import { count, duration, NONE, words } from "/status/static/format.js";
+import { duration, NONE, shortCount, words } from "/status/static/format.js";
 
 const ORDER = ["queued", "connecting", "prefill", "decode", "ended"];
 
@@ -109,10 +109,10 @@ function prefillOf(card) {
   const active = isAt(card, "prefill");
   const total = prompt ?? progress?.total ?? null;
   const before = total ? Math.min(1, (cachedOf(card) ?? 0) / total) : 0;
-  if (past) return { part: 1, before, text: count(total), active };
-  if (progress === null) return { part: active ? null : 0, text: count(total), active };
+  if (past) return { part: 1, before, text: shortCount(total), active };
+  if (progress === null) return { part: active ? null : 0, text: shortCount(total), active };
   const part = Math.min(1, progress.processed / Math.max(1, progress.total));
-  return { part, before, text: `${count(progress.processed)} of ${count(progress.total)}`, active };
+  return { part, before, text: `${shortCount(progress.processed)} of ${shortCount(progress.total)}`, active };
 }
 
 /**
@@ -134,7 +134,7 @@ function decodeOf(card) {
   const active = card.endedAt === null;
   const isWhole = card.cause === "finished";
   if (isWhole || typeof most !== "number" || most <= 0) {
-    return { part: active ? null : 1, text: count(tokens), active };
+    return { part: active ? null : 1, text: shortCount(tokens), active };
   }
-  return { part: Math.min(1, tokens / most), text: `${count(tokens)} of ${count(most)}`, active };
+  return { part: Math.min(1, tokens / most), text: `${shortCount(tokens)} of ${shortCount(most)}`, active };
 }
