@@ -21,7 +21,7 @@ from proxy.core.predictions.inputs import UpstreamRequest
 from proxy.core.predictions.prediction import Prediction, Status
 from proxy.core.predictions.refusals import AtCapacity, IdInUse, NotSetUp
 from proxy.core.predictions.requests import PredictionRequest
-from proxy.core.predictions.retention import FinishedPredictions
+from proxy.core.predictions.retention import MAX_BYTES, FinishedPredictions
 from proxy.core.status.about import describe_request
 from proxy.predictions.generation import model_of
 from proxy.predictions.live import LivePrediction, MadeFor
@@ -34,8 +34,10 @@ logger = logging.getLogger("proxy.predictions")
 
 # The route of their exchanges, in logs and metrics.
 ROUTE = "/predictions"
-# A dead receiver keeps what it is to be told for minutes: so many of them are waited for.
+# A dead receiver keeps what it is to be told for minutes: so many of them are waited for, and as
+# many bytes as predictions that have ended may have.
 _MAX_ONLY_TELLING = 1000
+_MAX_TELLING_BYTES = MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,8 @@ class PredictionBook:
         self.settings = PredictionSettings() if settings is None else settings
         self._live: dict[Place, LivePrediction] = {}
         self._finished: FinishedPredictions[Place] = FinishedPredictions()
+        # Those that are held only until their receivers are told, with their sizes.
+        self._telling: dict[Prediction, int] = {}
         self._kept_one = trio.Event()
         self._tasks = 0
         self._none_left = trio.Event()
@@ -211,12 +215,13 @@ class PredictionBook:
                     )
                 finally:
                     self._retire(place, live.prediction)
-                if reports and self._only_telling > _MAX_ONLY_TELLING:
+                if reports and not self._may_go_on_telling(live.prediction):
                     logger.warning("too many webhooks wait for their receivers; one is given up")
                     nursery.cancel_scope.cancel()
                 elif live.prediction.status is Status.SUCCEEDED:
                     await self._learn_slots(job.asked)
         finally:
+            self._telling.pop(live.prediction, None)
             self._tasks -= 1
             if not self._tasks:
                 self._none_left.set()
@@ -240,9 +245,13 @@ class PredictionBook:
         if model is not None and not self._backend.knows_slots(model):
             await self._backend.ask_slots(model)
 
-    @property
-    def _only_telling(self) -> int:
-        return self._tasks - len(self._live)
+    def _may_go_on_telling(self, prediction: Prediction) -> bool:
+        """Count it among those that are held for their receivers, if the others leave room."""
+        held = self._telling.values()
+        if len(held) >= _MAX_ONLY_TELLING or sum(held) > _MAX_TELLING_BYTES:
+            return False
+        self._telling[prediction] = prediction.size
+        return True
 
     def _retire(self, place: Place, prediction: Prediction) -> None:
         del self._live[place]

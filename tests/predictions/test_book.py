@@ -358,6 +358,34 @@ async def test_webhook_that_is_one_too_many_is_given_up(
         server.book._nursery.cancel_scope.cancel()
 
 
+async def test_webhooks_that_hold_too_much_are_one_too_many(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the bytes of those that wait; one that is alone may have any size."""
+    monkeypatch.setattr(book_module, "_MAX_TELLING_BYTES", 1000)
+    async with webhook_receiver() as receiver, before(saying("b" * 2000), OURS) as server:
+        await tell_nobody(server, receiver, "a")
+        assert given_up(caplog) == []
+        await tell_nobody(server, receiver, "b")
+        await until(lambda: server.book._tasks == 1)
+        assert len(given_up(caplog)) == 1
+        assert server.book._nursery is not None
+        server.book._nursery.cancel_scope.cancel()
+
+
+async def test_webhooks_that_were_told_make_room(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was delivered is held no more."""
+    monkeypatch.setattr(book_module, "_MAX_ONLY_TELLING", 1)
+    async with webhook_receiver() as receiver, before(saying("b"), OURS) as server:
+        for name in "abc":
+            create(server.book, (None, name), receiver)
+            await server.kept(name)
+            await server.book.wait_none_left()
+    assert given_up(caplog) == []
+
+
 async def test_prediction_without_a_webhook_gives_none_up(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
