@@ -33,9 +33,9 @@ MAX_HELD = 64 * 1024
 
 @dataclass(slots=True)
 class SentCounts:
-    """What a client was sent of one answer: bytes of body, and events as far as they are counted.
+    """What a client was sent of one answer: bytes of body, and how many events went into it.
 
-    Events are counted where nothing else looks at them: in a passage.
+    An event is a token as a rule; for a client that asked for no stream it is counted all the same.
     """
 
     bytes: int = 0

@@ -143,6 +143,7 @@ async def _receive(
             if exchange.first_byte_at is None:
                 exchange.first_byte_at = trio.current_time()
                 exchange.enter(Phase.DECODE)
+            exchange.sent.events += 1
             tell = teller.said if isinstance(piece, Output) else teller.thought
             tell(piece.text)
         teller.flush()

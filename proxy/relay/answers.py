@@ -172,6 +172,7 @@ class PutTogether(Answer):
             HttpError: llama-server told an error, or something that is not understood.
         """
         self._downstream.passing.note(data)
+        self._downstream.sent.events += data.count(b"\n\n")
         self._assembler.feed(data)
         return self._assembler.decoding
 
