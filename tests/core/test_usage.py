@@ -26,6 +26,11 @@ TIMINGS = '"timings":{"cache_n":5,"prompt_n":7,"prompt_ms":0.6,"predicted_n":20}
         pytest.param(
             '{"usage":{"input_tokens":4,"output_tokens":3}}', Usage(4, 3), id="of Anthropic"
         ),
+        pytest.param(
+            '{"usage":{"cache_read_input_tokens":5,"input_tokens":4,"output_tokens":3}}',
+            Usage(9, 3),
+            id="of Anthropic, cached",
+        ),
         pytest.param('{"usage":{"input_tokens":1}} {' + TIMINGS + "}", Usage(12, 20), id="timings"),
         pytest.param('{"timings":{"prompt_n":', Usage(), id="cut off"),
         pytest.param('{"timings":{"prompt_n":"7","predicted_n":-1}}', Usage(), id="no numbers"),

@@ -6,7 +6,7 @@ Owns how many are kept and what is told of one. Nothing that people or the model
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,22 @@ class HistoryEntry:
 
     def as_object(self) -> dict[str, object]:
         """Return it for JSON."""
-        return {name: getattr(self, name) for name in _NAMES} | {"tags": list(self.tags)}
-
-
-_NAMES = tuple(field.name for field in fields(HistoryEntry))
+        return {
+            "request_id": self.request_id,
+            "route": self.route,
+            "model": self.model,
+            "cause": self.cause,
+            "ended_at": self.ended_at,
+            "prefill_tokens": self.prefill_tokens,
+            "cached_tokens": self.cached_tokens,
+            "prefill_tokens_per_second": self.prefill_tokens_per_second,
+            "decode_tokens": self.decode_tokens,
+            "decode_tokens_per_second": self.decode_tokens_per_second,
+            "acceptance": self.acceptance,
+            "first_token_s": self.first_token_s,
+            "total_s": self.total_s,
+            "tags": list(self.tags),
+        }
 
 
 class History:

@@ -7,7 +7,6 @@ comes from. docs/status.md says what each key means.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 
 from proxy.core.causes import Phase
 from proxy.core.status.facts import (
@@ -74,10 +73,10 @@ def snapshot_object(
         "perf_history": [entry.as_object() for entry in history],
         "engine": _engine_object(engine),
         "exchanges": [exchange_object(found, with_texts=with_texts) for found in exchanges],
-        "gates": [asdict(gate) for gate in gates],
-        "stream_tokens": asdict(stream_tokens),
+        "gates": [_gate_object(gate) for gate in gates],
+        "stream_tokens": {"waiting": stream_tokens.waiting, "running": stream_tokens.running},
         "predictions": _NO_PREDICTIONS | dict(predictions),
-        "proxy": {**asdict(proxy), "uptime_s": _rounded(proxy.uptime_s)},
+        "proxy": _proxy_object(proxy),
         "tasks": tasks,
         "content": "full" if content else "none",
         "now": _rounded(now),
@@ -170,10 +169,38 @@ def history_entry(facts: ExchangeFacts, *, cause: str, ended_at: float) -> Histo
 
 def _engine_object(engine: EngineFacts) -> Json:
     return {
-        **asdict(engine),
+        "state": engine.state,
+        "model": engine.model,
+        "slots": engine.slots,
+        "restarts": engine.restarts,
+        "generation": engine.generation,
         "uptime_s": _rounded(engine.uptime_s),
+        "pid": engine.pid,
+        "last_exit": engine.last_exit,
+        "failure": engine.failure,
         "progress": _rounded(engine.progress),
+        "managed": engine.managed,
         "log": list(engine.log),
+    }
+
+
+def _gate_object(gate: GateFacts) -> Json:
+    return {
+        "model": gate.model,
+        "permits": gate.permits,
+        "admitted": gate.admitted,
+        "queued": gate.queued,
+    }
+
+
+def _proxy_object(proxy: ProxyFacts) -> Json:
+    return {
+        "version": proxy.version,
+        "uptime_s": _rounded(proxy.uptime_s),
+        "rss_bytes": proxy.rss_bytes,
+        "tasks": proxy.tasks,
+        "connections": proxy.connections,
+        "viewers": proxy.viewers,
     }
 
 
