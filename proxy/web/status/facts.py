@@ -61,7 +61,7 @@ class Facts:
         self._tokens = tokens
         self._content = content
         self._history = History()
-        self._began_at: float | None = None
+        self._began_at = trio.current_time()
         self._tree: TaskNode | None = None
         self._tree_at = 0.0
         self.count_connections: Callable[[], int] = lambda: 0
@@ -108,11 +108,9 @@ class Facts:
         return self._tree
 
     def _proxy_facts(self, tree: TaskNode) -> ProxyFacts:
-        now = trio.current_time()
-        self._began_at = now if self._began_at is None else self._began_at
         return ProxyFacts(
             version=__version__,
-            uptime_s=now - self._began_at,
+            uptime_s=trio.current_time() - self._began_at,
             rss_bytes=_resident_bytes(),
             tasks=tree.count(),
             connections=self.count_connections(),
