@@ -173,6 +173,7 @@ class PredictionBook:
         exchange = Exchange(request_id, ROUTE, "POST", trio.current_time())
         exchange.ticket = self._enter_gate(model_of(asked))
         exchange.key_name, exchange.upstream_route = place[0], asked.path
+        exchange.uses_slot = True
         exchange.about = describe_request(
             asked.path,
             asked.fields,

@@ -152,7 +152,7 @@ class Carriage:
     def _describe(self) -> None:
         """Note what is asked for, for whoever looks at what is in flight."""
         request, exchange = self._request, self._exchange
-        exchange.key_name = request.principal
+        exchange.key_name, exchange.uses_slot = request.principal, request.route.gated
         if request.route.generates:
             exchange.upstream_route = request.route.label
             exchange.about = describe_request(

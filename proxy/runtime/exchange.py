@@ -66,6 +66,7 @@ class Exchange:
         generation: The engine's launch that it talks to; None until it connects.
         lease: What a stream token gave it; None without one.
         upstream_route: The route that llama-server is asked; None for one that does not generate.
+        uses_slot: Whether llama-server works for it, and does not only answer beside its slots.
         key_name: The name of the API key that it came with.
         about: What it asks for, as far as it is shown.
         progress: How far prefill is, as llama-server told; None if it did not.
@@ -94,6 +95,7 @@ class Exchange:
     conversation: tuple[str | None, str] | None = None
     usage: Usage = field(default_factory=Usage)
     upstream_route: str | None = None
+    uses_slot: bool = False
     key_name: str | None = None
     about: RequestAbout = field(default_factory=RequestAbout)
     progress: Progress | None = None

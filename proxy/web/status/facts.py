@@ -15,6 +15,7 @@ import trio
 
 from proxy._version import __version__
 from proxy.core.causes import EndCause, Phase
+from proxy.core.lifecycle import EngineState
 from proxy.core.loglines import without_folders
 from proxy.core.status.facts import (
     EngineFacts,
@@ -34,6 +35,7 @@ from proxy.runtime.task_tree import TaskNode, task_tree
 from proxy.web.status.shown import Shown
 
 _LOG_LINES = 20
+_RUNNING = frozenset({EngineState.STARTING, EngineState.READY, EngineState.STOPPING})
 _STATM = Path("/proc/self/statm")
 # The tree of a thousand tasks takes milliseconds, and nobody reads it that fast.
 _TREE_PERIOD_S = 1.0
@@ -69,7 +71,7 @@ class Facts:
 
     def note_ended(self, exchange: Exchange) -> None:
         """Keep what is told of an exchange that used a slot and is over now."""
-        if exchange.upstream_route is not None:
+        if exchange.uses_slot:
             cause = (exchange.cause or EndCause.SHUTTING_DOWN).value
             facts = _exchange_facts(exchange, None)
             self._history.add(history_entry(facts, cause=cause, ended_at=_unix_now()))
@@ -131,7 +133,7 @@ def _exchange_facts(exchange: Exchange, shown: Shown | None) -> ExchangeFacts:
         phase=exchange.phase.value,
         started_at=_unix_now() - (now - exchange.started_at),
         elapsed_s=now - exchange.started_at,
-        uses_slot=exchange.upstream_route is not None,
+        uses_slot=exchange.uses_slot,
         position=0 if exchange.ticket is None else exchange.ticket.position,
         cause=None if exchange.cause is None else exchange.cause.value,
         status=exchange.status,
@@ -153,7 +155,7 @@ def _exchange_facts(exchange: Exchange, shown: Shown | None) -> ExchangeFacts:
 def _engine_facts(backend: Backend) -> EngineFacts:
     engine = backend.engine
     managed = engine if isinstance(engine, LlamaServer) else None
-    since = engine.launched_at
+    since = engine.launched_at if engine.state in _RUNNING else None
     return EngineFacts(
         state=engine.state.value,
         model=engine.model,
