@@ -40,10 +40,11 @@ from tests.promises.predicting import (
     in_phase,
     put_head,
     snapshot,
+    status_of,
     whole_stream,
 )
 from tests.promises.test_causes import counted, delete, is_ending, logged, shown
-from tests.promises.wire import Wire, wire
+from tests.promises.wire import PATIENCE_S, Wire, wire
 
 ENDLESS = "?events=100000&pace_s=0.01"
 LONG: dict[str, Any] = {"max_tokens": 30000, "ignore_eos": True}
@@ -140,6 +141,17 @@ async def shut_down(scene: Scene) -> None:
     await scene.server.drain()
 
 
+async def restart(scene: Scene) -> None:
+    """Have llama-server restarted, without time for what runs."""
+    await scene.decode()
+    async with wire(scene.server.port) as admin:
+        await admin.post("/proxy/restart", {}, LAST)
+        assert status_of(await admin.read_to_end()) == 202
+    with trio.fail_after(PATIENCE_S):
+        await scene.engine.wait_exited(1)
+        await scene.engine.wait_ready()
+
+
 def break_off(how: str) -> Callable[[Scene], Awaitable[None]]:
     """Return a story in which llama-server ends its answer so."""
 
@@ -177,6 +189,9 @@ STORIES = {
     "reset": Story(break_off("reset"), EndCause.UPSTREAM_ERROR, words="closed"),
     "crash": Story(crash, EndCause.UPSTREAM_CRASHED, words="signal 9 (SIGKILL)"),
     "exit": Story(break_off("crash"), EndCause.UPSTREAM_CRASHED, words="139"),
+    "restart": Story(
+        restart, EndCause.UPSTREAM_ERROR, words="restarted", settings={"drain_s": 0.05}
+    ),
     "deadline": Story(
         go_on, EndCause.DEADLINE_EXCEEDED, words="longer than", settings={"request_timeout_s": 0.3}
     ),
