@@ -10,7 +10,9 @@ Run as a program it plays one scene over and over, for whoever works on the page
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import mimetypes
 import queue
 import threading
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import proxy.web
-from tests.fakes.status_scenes import snapshot
+from tests.fakes.status_scenes import ended, exchange, snapshot
 
 STATIC = Path(proxy.web.__file__).parent / "static"
 POLICY = (
@@ -209,3 +211,32 @@ def status_site() -> Iterator[StatusSite]:
     """Serve a site on a free port of loopback."""
     with StatusSite().serving() as site:
         yield site
+
+
+def _play() -> None:
+    """Play one exchange after the other, each from its queue to its end, until interrupted."""
+    pace = threading.Event()
+    with status_site() as site, suppress(KeyboardInterrupt):
+        print(site.url, flush=True)
+        for number in itertools.count():
+            name = f"exchange-{number}"
+            for position in (2, 1):
+                site.status(snapshot(exchange(name, phase="queued", position=position)))
+                pace.wait(1)
+            for done in range(0, 4097, 512):
+                progress = {"total": 4096, "processed": done, "cached": 512}
+                site.status(snapshot(exchange(name, phase="prefill", progress=progress)))
+                pace.wait(0.25)
+            for tokens in range(400):
+                site.token(name, f"word {tokens} ", "thought" if tokens < 60 else "text")
+                if tokens % 10 == 0:
+                    speed = 20 + 5 * math.sin(tokens / 40)
+                    going = exchange(name, completion_tokens=tokens, tokens_per_second=speed)
+                    site.status(snapshot(going))
+                pace.wait(0.025)
+            site.status(snapshot(perf_history=[ended(name)]))
+            pace.wait(3)
+
+
+if __name__ == "__main__":
+    _play()

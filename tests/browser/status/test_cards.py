@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from selenium.webdriver.common.keys import Keys
+
 from tests.browser.status.view import StatusPage, card
 from tests.fakes.status_scenes import NOW, ended, exchange, snapshot
 from tests.fakes.status_site import StatusSite
@@ -179,7 +181,7 @@ def test_exchange_with_the_id_of_one_that_ended_gets_a_card_of_its_own(
 
 
 def test_cancel_asks_and_then_tells_the_server(page: StatusPage, site: StatusSite) -> None:
-    """No is the answer that is offered first; yes ends this exchange and no other."""
+    """No is the answer that is offered first, and Escape is one; yes ends this one and no other."""
     site.status(snapshot(exchange("a/b c"), exchange("other")))
     page.open()
     site.asked.get(timeout=5)
@@ -188,6 +190,9 @@ def test_cancel_asks_and_then_tells_the_server(page: StatusPage, site: StatusSit
     page.click("dialog[open] [value=no]")
     page.wait_count("dialog[open]", 0)
     assert page.run("return document.activeElement.className;") == "cancel"
+    page.click(card("a/b c", ".cancel"))
+    page.type("dialog[open] [value=no]", Keys.ESCAPE)
+    page.wait_count("dialog[open]", 0)
     page.click(card("a/b c", ".cancel"))
     page.click("dialog[open] [value=yes]")
     assert site.asked.get(timeout=5) == ("DELETE", "/proxy/exchanges/a%2Fb%20c", None)

@@ -253,7 +253,8 @@ def test_four_streams_at_full_speed_leave_thirty_frames_a_second(
     site.status(snapshot(*[exchange(name, text=full) for name in names], perf_history=history(50)))
     page.look("light", 1600)
     page.open()
-    frames, windows = 60, []
+    frames = 60
+    windows: list[float] = []
     with streaming(site, *names):
         page.wait_count(".stream.text .cut:not([hidden])", 4)
         while len(windows) < 8 and min(windows, default=frames) >= frames / 30:

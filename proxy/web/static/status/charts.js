@@ -10,11 +10,12 @@
 import uPlot from "/status/static/vendor/uplot/uPlot.esm.js";
 import { make, setAttribute, setText } from "/status/static/dom.js";
 import { clock, percent, rate } from "/status/static/format.js";
-import { MOST_RATES } from "/status/static/model.js";
 
+/** A stream shorter than this, in reports, does not fill its line: eight seconds. */
+const FEWEST_RATES = 32;
 const MOST_ENDED = 50;
 const CHART_HEIGHT_PX = 132;
-const SPARK_PX = { width: 120, height: 56 };
+const SPARK_PX = { width: 96, height: 56 };
 const FONT = "12px system-ui, sans-serif";
 
 /** @type {Set<uPlot>} */
@@ -133,6 +134,7 @@ export class EndedCharts {
 /** A small line without axes; the number beside it says what it ends with. */
 export class Sparkline {
   #plot;
+  #width = FEWEST_RATES;
 
   constructor() {
     this.element = make("div", { class: "spark", "aria-hidden": "true" });
@@ -141,7 +143,7 @@ export class Sparkline {
       padding: [2, 0, 2, 0],
       legend: { show: false },
       cursor: { show: false },
-      scales: { x: { time: false, range: () => [0, MOST_RATES - 1] }, y: { range: (_, __, max) => [0, max || 1] } },
+      scales: { x: { time: false, range: () => [1 - this.#width, 0] }, y: { range: (_, __, max) => [0, max || 1] } },
       axes: [{ show: false }, { show: false }],
       series: [{}, { stroke: colour("--decode"), width: 1.5, points: { show: false } }],
     }, [[], []], this.element);
@@ -150,8 +152,8 @@ export class Sparkline {
 
   /** @param {number[]} rates */
   render(rates) {
-    const start = MOST_RATES - rates.length;
-    this.#plot.setData([rates.map((_, index) => start + index), rates]);
+    this.#width = Math.max(FEWEST_RATES, rates.length);
+    this.#plot.setData([rates.map((_, index) => 1 + index - rates.length), rates]);
   }
 
   /** Gives up what it draws with. */

@@ -14,7 +14,7 @@ import { Tail } from "/status/static/tail.js";
 export const ENDED_CARD_MS = 10_000;
 
 /** Thirty seconds at four reports a second. */
-export const MOST_RATES = 120;
+const MOST_RATES = 120;
 
 /**
  * @typedef {import("./shapes.js").Exchange} Exchange

@@ -20,22 +20,25 @@ const MOST_CHILDREN = 200;
 /** @typedef {import("./shapes.js").Task} Task */
 
 export class TaskTree {
-  #branch = new Branch(0);
+  /** @type {Branch | null} */
+  #root = null;
 
   /** @param {HTMLElement} list A `<ul>`. */
   constructor(list) {
-    list.append(this.#branch.element);
+    this.list = list;
   }
 
   /** @param {Task} root */
   render(root) {
-    this.#branch.render(root);
+    if (this.#root?.name !== root.name) this.#root = new Branch(root.name, 0);
+    this.#root.render(root);
+    arrange(this.list, [this.#root.element]);
   }
 }
 
 class Branch {
   element = make("li");
-  #name = make("span", "task-name");
+  #label = make("span", "task-name");
   #count = make("span", "task-count");
   #more = make("li", "task-more");
   #list = make("ul");
@@ -46,16 +49,21 @@ class Branch {
   /** @type {Task | null} */
   #task = null;
 
-  /** @param {number} depth */
-  constructor(depth) {
+  /**
+   * @param {string} name
+   * @param {number} depth
+   */
+  constructor(name, depth) {
+    this.name = name;
     this.depth = depth;
-    this.element.append(this.#name);
+    // A name is a path with dots, and breaks after one where it does not fit.
+    for (const part of name.split(/(?<=\.)/)) this.#label.append(part, make("wbr"));
+    this.element.append(this.#label);
   }
 
   /** @param {Task} task */
   render(task) {
     this.#task = task;
-    setText(this.#name, task.name);
     // Once a branch, always a branch: a tree whose nodes change their kind flickers.
     if (task.children.length > 0) this.#fold ??= this.#becomeBranch();
     if (this.#fold === null) return;
@@ -64,7 +72,7 @@ class Branch {
   }
 
   #becomeBranch() {
-    const fold = make("details", {}, make("summary", {}, this.#name, this.#count), this.#list);
+    const fold = make("details", {}, make("summary", {}, this.#label, this.#count), this.#list);
     fold.open = this.depth < OPEN_DEPTH;
     fold.addEventListener("toggle", () => {
       if (fold.open && this.#task !== null) this.#renderChildren(this.#task);
@@ -82,10 +90,10 @@ class Branch {
     for (const child of children.slice(0, MOST_CHILDREN)) {
       const number = (seen.get(child.name) ?? 0) + 1;
       seen.set(child.name, number);
-      const name = `${number} ${child.name}`;
-      const branch = this.#children.get(name) ?? new Branch(this.depth + 1);
+      const place = `${number} ${child.name}`;
+      const branch = this.#children.get(place) ?? new Branch(child.name, this.depth + 1);
       branch.render(child);
-      branches.set(name, branch);
+      branches.set(place, branch);
     }
     this.#children = branches;
     const hidden = children.length - branches.size;
