@@ -6,6 +6,7 @@ teller's; how an exchange ends otherwise, and what it held is given back, is `li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -13,7 +14,7 @@ import trio
 from proxy.core import headers as header_policy
 from proxy.core.causes import Phase
 from proxy.core.errors import HttpError, RelayedError, UpstreamFailed
-from proxy.core.predictions.answer import AnswerReader, Output
+from proxy.core.predictions.answer import AnswerReader, Output, Thought
 from proxy.core.predictions.inputs import UpstreamRequest
 from proxy.core.status.progress import find_progress
 from proxy.core.status.timings import find_timings
@@ -24,6 +25,10 @@ from proxy.relay.connecting import connect
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.upstream import Field, UpstreamConnection
+
+# One read can bring more events than a log holds, after we were busy: who follows is let have some
+# of them before the next come, and misses none.
+_MOST_AT_ONCE = 64
 
 
 class Teller(Protocol):
@@ -139,14 +144,7 @@ async def _receive(
         exchange.passing.note(data)
         if exchange.first_byte_at is None:
             exchange.progress = find_progress(data) or exchange.progress
-        for piece in reader.feed(data):
-            if exchange.first_byte_at is None:
-                exchange.first_byte_at = trio.current_time()
-                exchange.enter(Phase.DECODE)
-            exchange.sent.events += 1
-            tell = teller.said if isinstance(piece, Output) else teller.thought
-            tell(piece.text)
-        teller.flush()
+        await _tell_all(reader.feed(data), exchange, teller)
     if reader.error is not None:
         # A head that said 200 came before it.
         raise RelayedError(500, "server_error", reader.error)
@@ -158,3 +156,17 @@ async def _receive(
     )
     exchange.timings = find_timings(exchange.passing.tail(TAIL_BYTES))
     teller.measured(metrics)
+
+
+async def _tell_all(pieces: Sequence[Output | Thought], exchange: Exchange, teller: Teller) -> None:
+    for number, piece in enumerate(pieces, start=1):
+        if exchange.first_byte_at is None:
+            exchange.first_byte_at = trio.current_time()
+            exchange.enter(Phase.DECODE)
+        exchange.sent.events += 1
+        tell = teller.said if isinstance(piece, Output) else teller.thought
+        tell(piece.text)
+        if number % _MOST_AT_ONCE == 0:
+            teller.flush()
+            await trio.lowlevel.checkpoint()
+    teller.flush()

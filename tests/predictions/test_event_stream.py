@@ -14,12 +14,12 @@ from proxy.core.predictions.event_log import EventLog
 from proxy.core.predictions.prediction import Prediction
 from proxy.http1.asgi import Message
 from proxy.http1.connection import ClientConnection
+from proxy.predictions.book import PredictionSettings
 from proxy.predictions.event_stream import KEEP_ALIVE_S, EventStream
 from proxy.predictions.live import LivePrediction, MadeFor
 from proxy.runtime.exchange import Exchange
 from tests.predictions.predicted import (
     HEAD,
-    STREAM,
     Frame,
     Played,
     before,
@@ -31,6 +31,11 @@ from tests.predictions.predicted import (
 )
 from tests.promises.wire import LEAVING, Leave, wire
 
+POST = (
+    b"POST /predictions HTTP/%b\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Accept: text/event-stream\r\nConnection: close\r\nContent-Length: 24\r\n\r\n"
+    b'{"input":{"prompt":"a"}}'
+)
 Listener = Callable[[EndCause], None]
 
 
@@ -273,6 +278,22 @@ async def test_client_that_lags_does_not_slow_the_others() -> None:
         followed.finish()
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"], ids=["direct", "by its task"])
+async def test_client_that_keeps_up_misses_nothing_of_a_burst(version: bytes) -> None:
+    """Though more events come at once than the log holds: after the proxy was busy, say."""
+    played = Played()
+    settings = PredictionSettings(history=200)
+    async with before(played, settings) as server, wire(server.port) as client:
+        await client.send(POST % version)
+        await played.say(HEAD)
+        await client.read_until(b"event: start")
+        await played.say(piece("x") * 1400)
+        await played.finish()
+        received = await client.read_to_end()
+    assert b"event: error" not in received
+    assert b"event: completed" in received
+
+
 # -- clients that leave ----------------------------------------------------------------------------
 
 
@@ -381,9 +402,6 @@ async def test_subscriber_that_stops_reading_is_cut_off_and_the_prediction_goes_
 async def test_http_1_0_client_gets_its_events_too() -> None:
     """Without chunks: its connection ends with the last event."""
     async with before(saying("b")) as server, wire(server.port) as client:
-        await client.send(
-            b"POST /predictions HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 24\r\n%b\r\n\r\n" % STREAM.encode() + b'{"input":{"prompt":"a"}}'
-        )
+        await client.send(POST % b"1.0")
         _, _, body = (await client.read_to_end()).partition(b"\r\n\r\n")
     assert frames(body)[-1].name == "completed"
