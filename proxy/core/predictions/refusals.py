@@ -70,7 +70,16 @@ class WrongContentType(MalformedBody):
         HttpError.__init__(self, "Expected request with `Content-Type: application/json`")
 
 
-class InvalidPrediction(HttpError):
+class _InJson(HttpError):
+    """What Cog tells as an object of its own."""
+
+    def as_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the usual headers, with Cog's name for JSON: it has no charset (RFC 8259)."""
+        _, *others = super().as_headers()
+        return [(b"Content-Type", b"application/json"), *others]
+
+
+class InvalidPrediction(_InJson):
     """The body is JSON, but not a request for a prediction that can be made.
 
     Args:
@@ -91,7 +100,7 @@ class InvalidPrediction(HttpError):
         return to_json({"detail": told})
 
 
-class _NotRun(HttpError):
+class _NotRun(_InJson):
     """The request is valid, and nothing is run for it."""
 
     def as_body(self, request_id: str | None = None) -> bytes:  # noqa: ARG002
@@ -139,7 +148,7 @@ class NotSetUp(_NotRun):
         )
 
 
-class TooManySubscribers(HttpError):
+class TooManySubscribers(_InJson):
     """As many streams of one prediction are open as there may be."""
 
     status = 429
@@ -153,7 +162,7 @@ class TooManySubscribers(HttpError):
         return to_json({"error": self.message})
 
 
-class NothingToCancel(HttpError):
+class NothingToCancel(_InJson):
     """No prediction with this id is running."""
 
     status = 404

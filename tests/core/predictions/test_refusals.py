@@ -77,12 +77,18 @@ def test_too_many_subscribers_is_cogs_text() -> None:
 
 
 def test_nothing_to_cancel_is_an_empty_object() -> None:
-    """As Cog answers it, with the type of JSON."""
+    """As Cog answers it."""
     assert NothingToCancel().as_body() == b"{}"
-    assert NothingToCancel().as_headers()[0] == (
-        b"Content-Type",
-        b"application/json; charset=utf-8",
-    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NothingToCancel(), IdInUse(), InvalidPrediction([PROBLEM]), TooManySubscribers(), NotSetUp()],
+    ids=lambda error: type(error).__name__,
+)
+def test_refusal_in_json_has_cogs_content_type(error: HttpError) -> None:
+    """Without a charset, which clients that compare the whole value do not expect."""
+    assert error.as_headers() == [(b"Content-Type", b"application/json")]
 
 
 @pytest.mark.parametrize(
