@@ -4,6 +4,9 @@ Owns the viewers. They are told when an exchange gets into another phase, and re
 the text that passes, what is new. It is read only while somebody watches, and nobody waits for a
 viewer. What is told is `facts`'s and `core.status`'s.
 
+Whoever tells the hub is in the middle of an exchange, or decides on the engine: a defect here must
+not be theirs. It is logged, and costs the viewers their connections, which they open anew.
+
 State: `_shown` has what is shown of each exchange in flight while there is a viewer, and is empty
 otherwise. The history is kept always, for whoever comes.
 """
@@ -11,17 +14,22 @@ otherwise. The history is kept always, for whoever comes.
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Callable
 from functools import partial
 
 import trio
 
 from proxy.core.sse import encode
+from proxy.core.status.members import encodable
 from proxy.core.status.viewer import ViewerQueue
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
 from proxy.web.status.facts import Facts
 from proxy.web.status.shown import Shown
+
+logger = logging.getLogger("proxy.status")
 
 # A page shows no more than that, and reads it without effort.
 _STATUS_PERIOD_S = 0.25
@@ -29,6 +37,8 @@ _STATUS_PERIOD_S = 0.25
 _IDLE_PERIOD_S = 1.0
 # Tokens, and phases that follow each other faster, are told together.
 _LEAST_GAP_S = 0.05
+# One that reads has its last words in a millisecond; a shutdown does not wait for others.
+_LAST_WORDS_S = 0.5
 
 
 class Viewer:
@@ -36,18 +46,28 @@ class Viewer:
 
     Attributes:
         queue: What it is still to be sent.
+        over: Whether nothing more comes into the queue.
+        life: What it is served in; cancelled when it is gone, or takes too long over its end.
     """
 
     def __init__(self) -> None:
         self.queue = ViewerQueue()
+        self.over = False
+        self.life = trio.CancelScope()
         self._news = trio.lowlevel.ParkingLot()
 
     def tell(self) -> None:
         """Have it look into its queue."""
         self._news.unpark_all()
 
+    def end(self) -> None:
+        """Have it served what is in its queue, and no more."""
+        self.over = True
+        self.life.deadline = trio.current_time() + _LAST_WORDS_S
+        self.tell()
+
     async def wait_news(self) -> None:
-        """Wait until there is something in its queue; look first."""
+        """Wait until there is something in its queue, or it is over; look first."""
         await self._news.park()
 
 
@@ -60,9 +80,6 @@ class StatusHub:
         backend: The engine with its gates.
         facts: Finds what is told.
         content: Whether texts are shown.
-
-    Attributes:
-        closed: Whether viewers are to end: nothing more is told.
     """
 
     def __init__(self, backend: Backend, facts: Facts, *, content: bool) -> None:
@@ -74,7 +91,8 @@ class StatusHub:
         self._number = 0
         self._status_due_at = math.inf
         self._wake = trio.Event()
-        self.closed = False
+        self._closed = False
+        self._defects_stay = _DefectsStay(self._send_away)
         facts.count_viewers = lambda: len(self._viewers)
         backend.exchanges.observer = self
         backend.on_shut_down = self.close
@@ -87,9 +105,8 @@ class StatusHub:
                 with trio.move_on_at(self._status_due_at):
                     await self._wake.wait()
                 self._wake = trio.Event()
-                self._tell_tokens()
-                if trio.current_time() >= self._status_due_at:
-                    self._tell_status()
+                with self._defects_stay:
+                    self._tell()
                 await trio.sleep(_LEAST_GAP_S)
         finally:
             forget()
@@ -99,13 +116,19 @@ class StatusHub:
     def attach(self) -> Viewer:
         """Return a new viewer, which has everything there is to know in its queue."""
         # What is told to the others now is in its first status, and not told to it again.
-        self._tell_tokens()
-        if not self._viewers:
-            for exchange in self._backend.exchanges:
-                self._show(exchange)
-        viewer = Viewer()
+        with self._defects_stay:
+            self._tell()
+        viewer, is_first = Viewer(), not self._viewers
         self._viewers[viewer] = None
-        viewer.queue.put_status(self._status_frame(with_texts=True))
+        try:
+            for exchange in self._backend.exchanges if is_first else ():
+                self._show(exchange)
+            viewer.queue.put_status(self._status_frame(with_texts=True))
+        except BaseException:
+            self.detach(viewer)
+            raise
+        if self._closed:
+            viewer.end()
         self._status_due_at = min(self._status_due_at, trio.current_time() + _STATUS_PERIOD_S)
         self._wake.set()
         return viewer
@@ -121,9 +144,9 @@ class StatusHub:
 
     def close(self) -> None:
         """Let the viewers end: a shutdown does not wait for who only watches."""
-        self.closed = True
+        self._closed = True
         for viewer in self._viewers:
-            viewer.tell()
+            viewer.end()
 
     def snapshot(self) -> dict[str, object]:
         """Return everything there is to know, with the texts so far."""
@@ -137,8 +160,9 @@ class StatusHub:
     def opened(self, exchange: Exchange) -> None:
         """Take that there is a new exchange."""
         if self._viewers:
-            self._show(exchange)
-            self._status_changed()
+            with self._defects_stay:
+                self._show(exchange)
+                self._status_changed()
 
     def changed(self, exchange: Exchange) -> None:  # noqa: ARG002 - an observer's form
         """Take that one has another phase, or a cause."""
@@ -146,12 +170,13 @@ class StatusHub:
 
     def ended(self, exchange: Exchange) -> None:
         """Take that one is over."""
-        self._facts.note_ended(exchange)
         shown = self._shown.pop(exchange, None)
-        if shown is not None:
-            self._tell_tokens_of(shown)
-            shown.end()
-            self._status_changed()
+        with self._defects_stay:
+            self._facts.note_ended(exchange)
+            if shown is not None:
+                shown.end()
+                self._tell_tokens_of(shown)
+                self._status_changed()
 
     def _show(self, exchange: Exchange) -> None:
         shown = self._shown[exchange] = Shown(exchange, content=self._content)
@@ -159,8 +184,9 @@ class StatusHub:
             exchange.passing.watch = partial(self._passed, shown)
 
     def _passed(self, shown: Shown, data: bytes) -> None:
-        shown.take(data)
-        self._wake.set()
+        with self._defects_stay:
+            shown.take(data)
+            self._wake.set()
 
     # -- telling --
 
@@ -168,6 +194,17 @@ class StatusHub:
         if self._viewers:
             self._status_due_at = trio.current_time()
             self._wake.set()
+
+    def _send_away(self) -> None:
+        for viewer in tuple(self._viewers):
+            viewer.end()
+            self.detach(viewer)
+
+    def _tell(self) -> None:
+        # In this order: a token is told after the status that told of its exchange first.
+        if trio.current_time() >= self._status_due_at:
+            self._tell_status()
+        self._tell_tokens()
 
     def _tell_status(self) -> None:
         busy = bool(self._shown)
@@ -182,7 +219,7 @@ class StatusHub:
     def _status_frame(self, *, with_texts: bool) -> bytes:
         self._number += 1
         snapshot = self._facts.snapshot(self._shown, with_texts=with_texts)
-        return encode(_compact(snapshot), event="status", id=str(self._number))
+        return encode(compact_json(snapshot), event="status", id=str(self._number))
 
     def _tell_tokens(self) -> None:
         for shown in self._shown.values():
@@ -195,11 +232,35 @@ class StatusHub:
                 "text": piece.text,
                 "kind": piece.kind,
             }
-            frame = encode(_compact(told), event="token")
+            frame = encode(compact_json(told), event="token")
             for viewer in self._viewers:
                 viewer.queue.put_token(frame)
                 viewer.tell()
 
 
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+class _DefectsStay:
+    """Ends an exception of its block, as a class for what is entered with each event.
+
+    Args:
+        after: What is done then.
+    """
+
+    __slots__ = ("_after",)
+
+    def __init__(self, after: Callable[[], None]) -> None:
+        self._after = after
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        logger.error("The status page's viewers are sent away.", exc_info=error)
+        self._after()
+        return True
+
+
+def compact_json(value: object) -> str:
+    """Return an object as JSON that can be sent, whatever names and log lines have in them."""
+    return encodable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
