@@ -17,7 +17,7 @@ from proxy import LlamaServer, Phase, ProxyServer
 from tests.conftest import Running
 from tests.fakes.engines import fake_engine, nothing_left
 from tests.fakes.engines import running as fake_running
-from tests.promises.churn.prediction_client import StreamReader
+from tests.promises.churn.event_reader import StreamReader
 from tests.promises.observe import leaves_nothing, until
 from tests.promises.predicting import (
     ASYNC,

@@ -1,8 +1,8 @@
 """P1 and P2 for predictions: who leaves or cancels frees the slot, and nothing is left.
 
 A prediction lives as long as those whom it is for: the caller that waits, or all that follow its
-events, or nobody in particular. Failures are `test_prediction_ends`'s, streams that are slow or
-resumed `test_prediction_streams`'s.
+events, or nobody in particular. Failures are `test_prediction_causes`'s and
+`test_prediction_ends`'s, streams that are slow or resumed `test_prediction_streams`'s.
 """
 
 from __future__ import annotations
