@@ -171,7 +171,6 @@ class PredictionBook:
         if place in self._live or self.finished(place) is not None:
             raise IdInUse
         exchange = Exchange(request_id, ROUTE, "POST", trio.current_time())
-        exchange.ticket = self._enter_gate(model_of(asked))
         exchange.key_name, exchange.upstream_route = place[0], asked.path
         exchange.uses_slot = True
         exchange.about = describe_request(
@@ -185,6 +184,8 @@ class PredictionBook:
         history = self.settings.history
         log = EventLog(history or MAX_EVENTS, replay=history > 0)
         live = LivePrediction(Prediction(place[1], exchange.started_at, log), exchange, made_for)
+        # Last: what fails before it holds no permit, and from here on the task gives it back.
+        exchange.ticket = self._enter_gate(model_of(asked))
         self._live[place] = live
         self._tasks += 1
         job, name = _Job(asked, request), f"prediction {place[1]}"

@@ -144,6 +144,18 @@ async def test_engine_that_loads_refuses_and_keeps_nothing() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_defect_in_the_making_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would be lost until the next start."""
+
+    def defect(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(book_module, "describe_request", defect)
+    async with waiting() as book:
+        with pytest.raises(ZeroDivisionError):
+            create(book)
+
+
 async def test_engine_that_crashed_lets_predictions_wait() -> None:
     """It comes back: the next one runs on it."""
     engine = StagedEngine()
