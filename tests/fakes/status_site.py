@@ -37,6 +37,10 @@ _END = b""
 class StatusSite:
     """What the site does, and what it was asked for. Every method may be called from any thread.
 
+    Args:
+        max_age_s: How long a browser may keep the files. More than nothing is for tests, in which
+            they do not change.
+
     Attributes:
         url: The page's URL.
         port: Its TCP port.
@@ -44,19 +48,25 @@ class StatusSite:
         asked: Method, path and `Authorization` of what was asked for, but files.
     """
 
-    def __init__(self) -> None:
-        self.asked: queue.Queue[tuple[str, str, str | None]] = queue.Queue()
+    def __init__(self, max_age_s: int = 0) -> None:
+        self.max_age_s = max_age_s
         self._lock = threading.Lock()
         self._viewers: list[queue.Queue[bytes]] = []
-        self._state = snapshot()
-        self._refusal: tuple[int, str] | None = None
-        self._keys: set[str] = set()
-        self.is_gone = False
         self._number = 0
+        self.reset()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.site = self
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/status"
+
+    def reset(self) -> None:
+        """Be as at first: an idle proxy without keys, and nothing was asked for yet."""
+        self.asked: queue.Queue[tuple[str, str, str | None]] = queue.Queue()
+        self.is_gone = False
+        self._state = snapshot()
+        self._refusal: tuple[int, str] | None = None
+        self._keys: set[str] = set()
+        self.close_streams()
 
     def status(self, state: dict[str, Any]) -> None:
         """Report a snapshot, to who views and, without its texts' loss, to who comes."""
@@ -184,14 +194,17 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self._answer(404, b"")
             return
-        self._answer(200, path.read_bytes(), mimetypes.guess_type(name)[0] or "text/plain")
+        kind = mimetypes.guess_type(name)[0] or "text/plain"
+        self._answer(200, path.read_bytes(), kind, self.server.site.max_age_s)
 
-    def _answer(self, status: int, body: bytes, kind: str = "application/json") -> None:
+    def _answer(
+        self, status: int, body: bytes, kind: str = "application/json", max_age_s: int = 0
+    ) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Security-Policy", POLICY)
-        self.send_header("Cache-Control", "no-store")
+        self.send_header("Cache-Control", f"max-age={max_age_s}" if max_age_s else "no-store")
         self.end_headers()
         self.wfile.write(body)
 
@@ -207,9 +220,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def status_site() -> Iterator[StatusSite]:
-    """Serve a site on a free port of loopback."""
-    with StatusSite().serving() as site:
+def status_site(max_age_s: int = 0) -> Iterator[StatusSite]:
+    """Serve a site on a free port of loopback; `StatusSite` has the argument."""
+    with StatusSite(max_age_s).serving() as site:
         yield site
 
 

@@ -11,11 +11,18 @@ from tests.browser.status.view import StatusPage
 from tests.fakes.status_site import StatusSite, status_site
 
 
-@pytest.fixture
-def site() -> Iterator[StatusSite]:
-    """What the page is loaded from, and follows."""
-    with status_site() as found:
+@pytest.fixture(scope="package")
+def shared_site() -> Iterator[StatusSite]:
+    """One site for all tests, so that the browser reads the page's files once."""
+    with status_site(max_age_s=600) as found:
         yield found
+
+
+@pytest.fixture
+def site(shared_site: StatusSite) -> StatusSite:
+    """What the page is loaded from, and follows; nothing is left of the test before."""
+    shared_site.reset()
+    return shared_site
 
 
 @pytest.fixture

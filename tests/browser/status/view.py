@@ -70,6 +70,7 @@ class StatusPage:
             self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=identifier)
         self.cdp("Emulation.setEmulatedMedia", features=[])
         self.cdp("Emulation.clearDeviceMetricsOverride")
+        self.run("sessionStorage.clear();")
         self.driver.get("about:blank")
 
     def cdp(self, command: str, **arguments: Any) -> Any:
