@@ -202,8 +202,7 @@ def test_motion_is_reduced_where_somebody_wants_that(page: StatusPage, site: Sta
     """Nothing is animated."""
     site.status(snapshot(exchange(parameters={"max_tokens": None})))
     for wanted, running in (("no-preference", 1), ("reduce", 0)):
-        feature = {"name": "prefers-reduced-motion", "value": wanted}
-        page.cdp("Emulation.setEmulatedMedia", features=[feature])
+        page.prefer("prefers-reduced-motion", wanted)
         page.open()
         animations = "document.getAnimations().filter((each) => each.animationName).length"
         assert page.run(f"return {animations};") == running

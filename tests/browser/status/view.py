@@ -52,8 +52,8 @@ class StatusPage:
         self.driver = driver
         self.site = site
         self._added: list[str] = []
-        self.add(_WATCH)
-        self.add(_CLOCK)
+        self._emulates = False
+        self.add(_WATCH + _CLOCK)
 
     def add(self, source: str) -> None:
         """Run code in every page that is opened from now on, before its own."""
@@ -68,8 +68,9 @@ class StatusPage:
         """Leave the browser as it was."""
         for identifier in self._added:
             self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=identifier)
-        self.cdp("Emulation.setEmulatedMedia", features=[])
-        self.cdp("Emulation.clearDeviceMetricsOverride")
+        if self._emulates:
+            self.cdp("Emulation.setEmulatedMedia", features=[])
+            self.cdp("Emulation.clearDeviceMetricsOverride")
         self.run("sessionStorage.clear();")
         self.driver.get("about:blank")
 
@@ -79,8 +80,7 @@ class StatusPage:
 
     def look(self, scheme: str, width: int) -> None:
         """Show what is opened from now on in a colour scheme, and in a window of a width."""
-        scheme_is = {"name": "prefers-color-scheme", "value": scheme}
-        self.cdp("Emulation.setEmulatedMedia", features=[scheme_is])
+        self.prefer("prefers-color-scheme", scheme)
         self.cdp(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -88,6 +88,11 @@ class StatusPage:
             deviceScaleFactor=1,
             mobile=False,
         )
+
+    def prefer(self, feature: str, value: str) -> None:
+        """Have somebody with a preference look, as style sheets know it."""
+        self._emulates = True
+        self.cdp("Emulation.setEmulatedMedia", features=[{"name": feature, "value": value}])
 
     def open(self) -> None:
         """Load the page, and wait for its first report."""
