@@ -91,9 +91,8 @@ export class Connection {
   /** @param {AbortController} scope */
   async #follow(scope) {
     this.#watch(scope);
-    const key = this.key();
     const response = await fetch(EVENTS_URL, {
-      headers: key === null ? {} : { Authorization: `Bearer ${key}` },
+      headers: credential(this.key()),
       cache: "no-store",
       signal: scope.signal,
     });
@@ -159,10 +158,18 @@ export class Connection {
  * @throws {Error} It did not; the message says why.
  */
 export async function command(method, path, key) {
-  const headers = key === null ? {} : { Authorization: `Bearer ${key}` };
-  const response = await fetch(path, { method, headers, cache: "no-store" }).catch(() => null);
+  const init = { method, headers: credential(key), cache: /** @type {const} */ ("no-store") };
+  const response = await fetch(path, init).catch(() => null);
   if (response === null) throw new Error("The server cannot be reached.");
   if (!response.ok) throw await refusal(response);
+}
+
+/**
+ * @param {string | null} key
+ * @returns {HeadersInit}
+ */
+function credential(key) {
+  return key === null ? {} : { Authorization: `Bearer ${key}` };
 }
 
 /** @param {Response} response */
