@@ -25,11 +25,16 @@ export class CapacityPanels {
     while (this.#gates.length < snapshot.gates.length) this.#gates.push(new GateView());
     this.#gates.length = snapshot.gates.length;
     snapshot.gates.forEach((gate, index) => this.#gates[index].report(gate));
-    arrange(byId("gates"), this.#gates.map((view) => view.element));
+    arrange(
+      byId("gates"),
+      this.#gates.map((view) => view.element),
+    );
     const { waiting, running } = snapshot.stream_tokens;
     this.#tokens.render({ Waiting: count(waiting), Running: count(running) });
     const predictions = Object.entries(snapshot.predictions);
-    this.#predictions.render(Object.fromEntries(predictions.map(([name, number]) => [words(name), count(number)])));
+    this.#predictions.render(
+      Object.fromEntries(predictions.map(([name, number]) => [words(name), count(number)])),
+    );
   }
 
   /** @param {number} passedS How long ago the last report was, in seconds. */
@@ -71,7 +76,8 @@ class GateView {
   report({ model, permits, admitted, queued }) {
     const name = model === "" ? "Permits" : model;
     const most = permits ?? Math.max(1, admitted);
-    const text = `${count(admitted)} of ${permits === null ? "any number" : count(permits)} taken, ${count(queued)} queued`;
+    const bound = permits === null ? "any number" : count(permits);
+    const text = `${count(admitted)} of ${bound} taken, ${count(queued)} queued`;
     setText(this.#name, name);
     setText(this.#text, text);
     setAttribute(this.#bar, "aria-label", name);

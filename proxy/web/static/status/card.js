@@ -33,7 +33,12 @@ export class CardView {
   #spark = new Sparkline();
   #text = new StreamBox("text", "Output");
   #thought = new StreamBox("thought", "Thoughts");
-  #prompt = make("div", { class: "stream prompt", role: "region", "aria-label": "Prompt", tabindex: "0" });
+  #prompt = make("div", {
+    class: "stream prompt",
+    role: "region",
+    "aria-label": "Prompt",
+    tabindex: "0",
+  });
   #cancel = make("button", { type: "button", class: "cancel" }, "Cancel");
   #shownTags = "";
 
@@ -47,8 +52,17 @@ export class CardView {
     this.output = make("div", "output", this.prompts, this.thoughts, this.#text.element);
     const head = make("div", "card-head", this.#badge, this.#route, this.#cancel);
     const figures = make("div", "figures-row", this.#facts.list, this.#spark.element);
-    this.element = make("li", { class: "card", "data-exchange": name },
-      head, this.#who, this.#tags, this.#parameters, this.#bar.element, figures, this.output);
+    this.element = make(
+      "li",
+      { class: "card", "data-exchange": name },
+      head,
+      this.#who,
+      this.#tags,
+      this.#parameters,
+      this.#bar.element,
+      figures,
+      this.output,
+    );
     this.#cancel.addEventListener("click", () => {
       if (this.#cancel.getAttribute("aria-disabled") !== "true") onCancel();
     });
@@ -123,7 +137,9 @@ export class CardView {
     const { exchange } = card;
     const hasEnded = card.endedAt !== null;
     const refused = exchange.status !== null && exchange.status >= 400;
-    const end = refused ? `${words(card.cause ?? "ended")} (${exchange.status})` : words(card.cause ?? "ended");
+    const end = refused
+      ? `${words(card.cause ?? "ended")} (${exchange.status})`
+      : words(card.cause ?? "ended");
     setText(this.#badge, hasEnded ? end : words(exchange.phase));
     const tone = refused && card.cause === "finished" ? "bad" : causeTone(card.cause);
     setAttribute(this.#badge, "data-tone", hasEnded ? tone : exchange.phase);

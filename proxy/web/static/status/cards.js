@@ -31,7 +31,10 @@ export class Cards {
     this.#arrange();
     setAttribute(byId("live"), "data-content", hasContent ? "full" : "none");
     show(byId("content-note"), !hasContent);
-    setText(byId("live-empty"), "Nothing is running. A request appears here the moment it arrives.");
+    setText(
+      byId("live-empty"),
+      "Nothing is running. A request appears here the moment it arrives.",
+    );
   }
 
   /**
@@ -73,7 +76,10 @@ export class Cards {
       this.#views.delete(card);
     }
     const views = [...this.model.cards.values()].map((card) => this.#views.get(card)?.element);
-    arrange(byId("cards"), views.filter((element) => element !== undefined));
+    arrange(
+      byId("cards"),
+      views.filter((element) => element !== undefined),
+    );
     show(byId("live-empty"), views.length === 0);
   }
 

@@ -68,13 +68,16 @@ class EndedChart {
     this.#plot.setData([ended.map((_, index) => index - last), ended.map(this.about.of)]);
     this.#say(null);
     const values = ended.map(this.about.of).filter((value) => value !== null);
-    const summary = values.length === 0 ? "nothing yet"
-      : `latest ${this.about.say(values[values.length - 1])}, highest ${this.about.say(Math.max(...values))},`
-        + ` of ${values.length} exchanges`;
+    const latest = this.about.say(values[values.length - 1] ?? null);
+    const highest = this.about.say(Math.max(...values));
+    const summary =
+      values.length === 0
+        ? "nothing yet"
+        : `latest ${latest}, highest ${highest}, of ${values.length} exchanges`;
     setAttribute(this.canvas, "aria-label", `${this.about.title}: ${summary}`);
   }
 
-  /** @param {number | null | undefined} index What the pointer is at; otherwise the latest is said. */
+  /** @param {number | null} [index] What the pointer is at; otherwise the latest is said. */
   #say(index) {
     const found = this.#ended[index ?? this.#ended.length - 1];
     const when = found !== undefined && index != null ? ` at ${clock(found.ended_at)}` : "";
@@ -98,8 +101,19 @@ class EndedChart {
         y: { range: (_, __, max) => [0, most ?? 1.1 * (max || 1)] },
       },
       axes: [
-        { ...axis, size: 22, grid: { show: false }, values: (_, splits) => splits.map((at) => (at === 0 ? "latest" : String(at))) },
-        { ...axis, size: 46, grid: { stroke: colour("--line"), width: 1 }, values: (_, splits) => splits.map(say), space: 36 },
+        {
+          ...axis,
+          size: 22,
+          grid: { show: false },
+          values: (_, splits) => splits.map((at) => (at === 0 ? "latest" : String(at))),
+        },
+        {
+          ...axis,
+          size: 46,
+          grid: { stroke: colour("--line"), width: 1 },
+          values: (_, splits) => splits.map(say),
+          space: 36,
+        },
       ],
       series: [{}, { stroke: fill, fill, width: 0, paths: bars, points: { show: false } }],
       hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx)] },
@@ -111,9 +125,25 @@ class EndedChart {
 export class EndedCharts {
   #last = "";
   #charts = [
-    new EndedChart({ title: "Prefill, tok/s", colour: "--prefill", of: (ended) => ended.prefill_tokens_per_second, say: rate }),
-    new EndedChart({ title: "Decode, tok/s", colour: "--decode", of: (ended) => ended.decode_tokens_per_second, say: rate }),
-    new EndedChart({ title: "Draft tokens accepted", colour: "--accepted", of: (ended) => ended.acceptance, say: percent, most: 1 }),
+    new EndedChart({
+      title: "Prefill, tok/s",
+      colour: "--prefill",
+      of: (ended) => ended.prefill_tokens_per_second,
+      say: rate,
+    }),
+    new EndedChart({
+      title: "Decode, tok/s",
+      colour: "--decode",
+      of: (ended) => ended.decode_tokens_per_second,
+      say: rate,
+    }),
+    new EndedChart({
+      title: "Draft tokens accepted",
+      colour: "--accepted",
+      of: (ended) => ended.acceptance,
+      say: percent,
+      most: 1,
+    }),
   ];
 
   /** @param {HTMLElement} parent */
@@ -138,15 +168,22 @@ export class Sparkline {
 
   constructor() {
     this.element = make("div", { class: "spark", "aria-hidden": "true" });
-    this.#plot = new uPlot({
-      ...SPARK_PX,
-      padding: [2, 0, 2, 0],
-      legend: { show: false },
-      cursor: { show: false },
-      scales: { x: { time: false, range: () => [1 - this.#width, 0] }, y: { range: (_, __, max) => [0, max || 1] } },
-      axes: [{ show: false }, { show: false }],
-      series: [{}, { stroke: colour("--decode"), width: 1.5, points: { show: false } }],
-    }, [[], []], this.element);
+    this.#plot = new uPlot(
+      {
+        ...SPARK_PX,
+        padding: [2, 0, 2, 0],
+        legend: { show: false },
+        cursor: { show: false },
+        scales: {
+          x: { time: false, range: () => [1 - this.#width, 0] },
+          y: { range: (_, __, max) => [0, max || 1] },
+        },
+        axes: [{ show: false }, { show: false }],
+        series: [{}, { stroke: colour("--decode"), width: 1.5, points: { show: false } }],
+      },
+      [[], []],
+      this.element,
+    );
     drawn.add(this.#plot);
   }
 

@@ -96,7 +96,10 @@ export class Facts {
       const found = this.#pairs.get(name) ?? this.#add(name);
       setText(found.value, /** @type {string} */ (text));
     }
-    arrange(this.list, there.map(([name]) => /** @type {any} */ (this.#pairs.get(name)).pair));
+    arrange(
+      this.list,
+      there.map(([name]) => /** @type {any} */ (this.#pairs.get(name)).pair),
+    );
   }
 
   /** @param {string} name */
@@ -120,10 +123,14 @@ export class Follower {
   /** @param {HTMLElement} element */
   constructor(element) {
     this.element = element;
-    element.addEventListener("scroll", () => {
-      const below = element.scrollHeight - element.scrollTop - element.clientHeight;
-      this.#stuck = below < SLACK_PX;
-    }, { passive: true });
+    element.addEventListener(
+      "scroll",
+      () => {
+        const below = element.scrollHeight - element.scrollTop - element.clientHeight;
+        this.#stuck = below < SLACK_PX;
+      },
+      { passive: true },
+    );
   }
 
   /** Whether its end is what is shown. */

@@ -58,8 +58,15 @@ export class EnginePanel {
     const bar = byId("engine-progress");
     show(bar, state === "starting");
     setAttribute(bar, "data-unknown", progress === null ? "" : null);
-    setAttribute(bar, "aria-valuenow", progress === null ? null : String(Math.round(progress * 100)));
-    /** @type {HTMLElement} */ (bar.firstElementChild).style.setProperty("--part", String(progress ?? 1));
+    setAttribute(
+      bar,
+      "aria-valuenow",
+      progress === null ? null : String(Math.round(progress * 100)),
+    );
+    /** @type {HTMLElement} */ (bar.firstElementChild).style.setProperty(
+      "--part",
+      String(progress ?? 1),
+    );
   }
 
   async #restart() {

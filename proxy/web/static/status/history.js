@@ -33,7 +33,11 @@ export class History {
 
 /** @param {import("./model.js").Ended} ended */
 function rowOf(ended) {
-  const cause = make("span", { class: "cause", "data-tone": causeTone(ended.cause) }, words(ended.cause));
+  const cause = make(
+    "span",
+    { class: "cause", "data-tone": causeTone(ended.cause) },
+    words(ended.cause),
+  );
   const numbers = [
     rate(ended.prefill_tokens_per_second),
     rate(ended.decode_tokens_per_second),
@@ -42,9 +46,12 @@ function rowOf(ended) {
     duration(ended.first_token_s),
     duration(ended.total_s),
   ];
-  return make("tr", { title: `${ended.request_id}, ${ended.model ?? ""}, ${count(ended.cached_tokens)} cached` },
+  return make(
+    "tr",
+    { title: `${ended.request_id}, ${ended.model ?? ""}, ${count(ended.cached_tokens)} cached` },
     make("td", {}, clock(ended.ended_at)),
     make("td", {}, ended.route),
     make("td", {}, cause),
-    ...numbers.map((text) => make("td", "number", text)));
+    ...numbers.map((text) => make("td", "number", text)),
+  );
 }

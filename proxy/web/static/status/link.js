@@ -48,7 +48,8 @@ export class LinkPanel {
   /** @param {number} at */
   tick(at) {
     const { retryInMs } = this.#state;
-    const left = retryInMs === undefined ? 0 : Math.max(0, Math.ceil((retryInMs - (at - this.#since)) / 1000));
+    const left =
+      retryInMs === undefined ? 0 : Math.max(0, Math.ceil((retryInMs - (at - this.#since)) / 1000));
     setText(byId("link-countdown"), retryInMs === undefined ? "" : `Trying again in ${left} s`);
   }
 
@@ -65,7 +66,11 @@ export class LinkPanel {
     setAttribute(byId("link"), "data-tone", tone);
     const stale = this.#state.name !== "live" && this.#lastSeen !== null;
     show(byId("stale"), stale);
-    if (stale) setText(byId("stale"), `What is below is as it was at ${this.#lastSeen?.toLocaleTimeString("en-GB")}.`);
+    if (stale)
+      setText(
+        byId("stale"),
+        `What is below is as it was at ${this.#lastSeen?.toLocaleTimeString("en-GB")}.`,
+      );
   }
 }
 
@@ -80,7 +85,8 @@ function describe({ name, message, status }, hasKey, engine) {
   if (name === "live") return describeLive(engine);
   if (name === "admin") return { text: "Needs an admin key", tone: "bad" };
   if (name === "key") return { text: hasKey ? "Key refused" : "Key needed", tone: "bad" };
-  if (status === 503 && /load/i.test(message ?? "")) return { text: "Loading the model.", tone: "wait" };
+  if (status === 503 && /load/i.test(message ?? ""))
+    return { text: "Loading the model.", tone: "wait" };
   return { text: message ?? "Server is gone.", tone: "bad" };
 }
 
@@ -91,5 +97,8 @@ function describe({ name, message, status }, hasKey, engine) {
 function describeLive(engine) {
   if (engine?.state === "starting") return { text: "Live, loading the model", tone: "wait" };
   if (engine === null || engine.state === "ready") return { text: "Live", tone: "good" };
-  return { text: `Live, llama-server is ${engine.state}`, tone: engine.state === "stopping" ? "wait" : "bad" };
+  return {
+    text: `Live, llama-server is ${engine.state}`,
+    tone: engine.state === "stopping" ? "wait" : "bad",
+  };
 }

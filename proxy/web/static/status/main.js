@@ -28,7 +28,9 @@ const MOST_NAMED = 2;
 const model = new Model();
 const key = new Key(() => connection.open());
 const link = new LinkPanel();
-const cards = new Cards(model, (id) => order("DELETE", `/proxy/exchanges/${encodeURIComponent(id)}`));
+const cards = new Cards(model, (id) =>
+  order("DELETE", `/proxy/exchanges/${encodeURIComponent(id)}`),
+);
 const engine = new EnginePanel(() => order("POST", "/proxy/restart"));
 const capacity = new CapacityPanels();
 const charts = new EndedCharts(byId("charts"));
@@ -44,7 +46,8 @@ const connection = new Connection({
   onState: (state) => {
     isLive = state.name === "live";
     link.changed(state, performance.now(), key.value);
-    if (state.name === "key") key.ask(key.value === null ? "This server asks for a key." : "The server refused this key.");
+    if (state.name === "key")
+      key.ask(key.value === null ? "This server asks for a key." : "The server refused this key.");
     if (state.name === "admin") key.ask("The server shows its status to an admin key only.");
   },
   onEvent: (name, data) => {
@@ -93,8 +96,13 @@ function tick(at) {
 /** @param {import("./model.js").Card[]} ended */
 function announce(ended) {
   if (ended.length === 0) return;
-  const each = ended.map(({ exchange, cause }) => `${exchange.route} ended: ${words(cause ?? "cause unknown")}.`);
-  setText(byId("ends"), ended.length > MOST_NAMED ? `${ended.length} exchanges ended.` : each.join(" "));
+  const each = ended.map(
+    ({ exchange, cause }) => `${exchange.route} ended: ${words(cause ?? "cause unknown")}.`,
+  );
+  setText(
+    byId("ends"),
+    ended.length > MOST_NAMED ? `${ended.length} exchanges ended.` : each.join(" "),
+  );
 }
 
 /**

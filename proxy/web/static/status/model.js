@@ -86,7 +86,11 @@ export class Model {
   snapshot = null;
   /** When it came. */
   reportedAt = 0;
-  /** In order of arrival, by a name that is unique even where clients reuse ids. @type {Map<string, Card>} */
+  /**
+   * In order of arrival, by a name that is unique even where clients reuse ids.
+   *
+   * @type {Map<string, Card>}
+   */
   cards = new Map();
   /** Those of the last snapshot. @type {Set<string>} */
   #present = new Set();

@@ -18,10 +18,23 @@ export class PhaseBar {
   constructor() {
     const legs = Object.values(this.#legs).map((leg) => leg.track);
     const labels = Object.values(this.#legs).map((leg) => leg.label);
-    this.bar = make("div", {
-      class: "legs", role: "progressbar", "aria-label": "Progress", "aria-valuemin": "0", "aria-valuemax": "100",
-    }, ...legs);
-    this.element = make("div", "phases", this.bar, make("div", { class: "legs", "aria-hidden": "true" }, ...labels));
+    this.bar = make(
+      "div",
+      {
+        class: "legs",
+        role: "progressbar",
+        "aria-label": "Progress",
+        "aria-valuemin": "0",
+        "aria-valuemax": "100",
+      },
+      ...legs,
+    );
+    this.element = make(
+      "div",
+      "phases",
+      this.bar,
+      make("div", { class: "legs", "aria-hidden": "true" }, ...labels),
+    );
   }
 
   /** @param {import("./model.js").Card} card */
@@ -31,17 +44,25 @@ export class PhaseBar {
       this.#legs[/** @type {keyof typeof parts} */ (name)].render(part);
     }
     const { phase } = card.exchange;
-    const now = phase === "queued" || phase === "connecting" ? parts.queue
-      : phase === "prefill" ? parts.prefill : parts.decode;
+    const now =
+      phase === "queued" || phase === "connecting"
+        ? parts.queue
+        : phase === "prefill"
+          ? parts.prefill
+          : parts.decode;
     const known = now.part !== null && card.endedAt === null;
-    setAttribute(this.bar, "aria-valuenow", known ? String(Math.round(100 * (now.part ?? 0))) : null);
+    setAttribute(
+      this.bar,
+      "aria-valuenow",
+      known ? String(Math.round(100 * (now.part ?? 0))) : null,
+    );
     setAttribute(this.bar, "aria-valuetext", `${words(phase)}, ${now.text}`);
   }
 }
 
 /**
  * @typedef {object} Part
- * @property {number | null} part How full it is, up to 1; null: it goes on, and nobody knows how far.
+ * @property {number | null} part How full it is, up to 1; null: it goes on, nobody knows how far.
  * @property {number} [before] How full it was before it began.
  * @property {string} text How far it is, in words.
  * @property {boolean} active
@@ -94,7 +115,8 @@ function isPast({ exchange }, phase) {
 function queueOf(card) {
   const { phase, position, queued_s: queued } = card.exchange;
   const active = card.endedAt === null && (phase === "queued" || phase === "connecting");
-  if (phase === "queued") return { part: 0, text: position > 0 ? `place ${position}` : "waiting", active };
+  if (phase === "queued")
+    return { part: 0, text: position > 0 ? `place ${position}` : "waiting", active };
   if (phase === "connecting") return { part: 1, text: "connecting", active };
   return { part: isPast(card, "queued") ? 1 : 0, text: duration(queued), active };
 }
@@ -112,7 +134,12 @@ function prefillOf(card) {
   if (past) return { part: 1, before, text: shortCount(total), active };
   if (progress === null) return { part: active ? null : 0, text: shortCount(total), active };
   const part = Math.min(1, progress.processed / Math.max(1, progress.total));
-  return { part, before, text: `${shortCount(progress.processed)} of ${shortCount(progress.total)}`, active };
+  return {
+    part,
+    before,
+    text: `${shortCount(progress.processed)} of ${shortCount(progress.total)}`,
+    active,
+  };
 }
 
 /**
@@ -136,5 +163,9 @@ function decodeOf(card) {
   if (isWhole || typeof most !== "number" || most <= 0) {
     return { part: active ? null : 1, text: shortCount(tokens), active };
   }
-  return { part: Math.min(1, tokens / most), text: `${shortCount(tokens)} of ${shortCount(most)}`, active };
+  return {
+    part: Math.min(1, tokens / most),
+    text: `${shortCount(tokens)} of ${shortCount(most)}`,
+    active,
+  };
 }

@@ -4,8 +4,8 @@
  * Owns what of a `Tail` is in the page: only what is new is added, as text; what the tail lost at
  * its front is taken away, and whoever reads further up keeps the place.
  *
- * The text lies in blocks that end with a line, which looks the same as in one, and lets the browser
- * lay out and paint the last block only: at full speed that is half the work.
+ * The text lies in blocks that end with a line, which looks the same as in one, and lets the
+ * browser lay out and paint the last block only: at full speed that is half the work.
  *
  * @module
  */
@@ -18,7 +18,11 @@ const BLOCK_CHARACTERS = 800;
 
 export class StreamBox {
   #body = make("div", "body");
-  #note = make("p", "cut", `Only the last ${MOST_CHARACTERS.toLocaleString("en")} characters are shown.`);
+  #note = make(
+    "p",
+    "cut",
+    `Only the last ${MOST_CHARACTERS.toLocaleString("en")} characters are shown.`,
+  );
   #total = 0;
   #version = 0;
   /** How many characters are in the page. */
