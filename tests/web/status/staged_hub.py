@@ -10,11 +10,11 @@ from typing import Any
 
 import trio
 
-from proxy.core.causes import EndCause, Phase
+from proxy.core.causes import Phase
 from proxy.core.sse import EventDecoder
 from proxy.core.stream_tokens import TokenPolicy
 from proxy.predictions.book import PredictionBook
-from proxy.runtime.backend import Backend
+from proxy.runtime.backend import Backend, Engine
 from proxy.runtime.exchange import Exchange
 from proxy.runtime.stream_tokens import StreamTokens
 from proxy.web.status.facts import Facts
@@ -40,13 +40,11 @@ class Stage:
     """A hub that runs.
 
     Attributes:
-        engine: Its states are the test's.
         backend: The engine with its gates.
         facts: Finds what is told.
         hub: Tells it.
     """
 
-    engine: StagedEngine
     backend: Backend
     facts: Facts
     hub: StatusHub
@@ -59,7 +57,7 @@ class Stage:
         made = Exchange(name, route or "/", "POST", trio.current_time())
         with self.backend.exchanges.open(made):
             if generates:
-                made.upstream_route = route
+                made.upstream_route, made.uses_slot = route, True
             yield made
 
     def viewer(self) -> Seen:
@@ -125,17 +123,20 @@ class Seen:
 
 
 @asynccontextmanager
-async def staged(*, content: bool = True, slots: int = 2) -> AsyncIterator[Stage]:
-    """Run a hub."""
-    engine = StagedEngine(slots=slots)
+async def staged(
+    engine: Engine | None = None, *, content: bool = True, slots: int = 2
+) -> AsyncIterator[Stage]:
+    """Run a hub before an engine, one of ours that is ready if none is given."""
+    engine = engine or StagedEngine(slots=slots)
     backend = Backend(engine, max_queue=8)
     facts = Facts(
         backend, PredictionBook(backend), StreamTokens(engine, TokenPolicy()), content=content
     )
     hub = StatusHub(backend, facts, content=content)
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(backend.run)
         nursery.start_soon(hub.run)
-        yield Stage(engine, backend, facts, hub)
+        yield Stage(backend, facts, hub)
         nursery.cancel_scope.cancel()
 
 
@@ -148,6 +149,11 @@ async def followed(stage: Stage) -> AsyncIterator[Seen]:
         yield seen
         nursery.cancel_scope.cancel()
     stage.hub.detach(seen.viewer)
+
+
+def is_watched(exchange: Exchange) -> bool:
+    """Return whether somebody is told what passes."""
+    return exchange.passing.watch is not None
 
 
 async def settle() -> None:
