@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -66,6 +67,7 @@ class _Job:
 
     asked: UpstreamRequest
     request: PredictionRequest
+    trace: Mapping[str, str]
 
 
 Place = tuple[str | None, str]
@@ -150,6 +152,7 @@ class PredictionBook:
         made_for: MadeFor,
         *,
         request_id: str,
+        trace: Mapping[str, str] | None = None,
     ) -> LivePrediction:
         """Make a prediction; it runs from now on.
 
@@ -159,6 +162,7 @@ class PredictionBook:
             asked: What llama-server is asked for it.
             made_for: Whose leaving ends it.
             request_id: The id of the request that makes it, for logs.
+            trace: Its `traceparent` and `tracestate`, for the webhook.
 
         Raises:
             IdInUse: There is one with this id.
@@ -188,7 +192,7 @@ class PredictionBook:
         exchange.ticket = self._enter_gate(model_of(asked))
         self._live[place] = live
         self._tasks += 1
-        job, name = _Job(asked, request), f"prediction {place[1]}"
+        job, name = _Job(asked, request, trace or {}), f"prediction {place[1]}"
         self._nursery.start_soon(self._run_one, place, live, job, name=name)
         return live
 
@@ -207,7 +211,7 @@ class PredictionBook:
         settings = self.settings
         try:
             async with trio.open_nursery() as nursery:
-                reports = await self._begin_reports(nursery, live, job.request)
+                reports = await self._begin_reports(nursery, live, job)
                 try:
                     await live.run(
                         self._backend,
@@ -228,16 +232,15 @@ class PredictionBook:
             if not self._tasks:
                 self._none_left.set()
 
-    async def _begin_reports(
-        self, nursery: trio.Nursery, live: LivePrediction, request: PredictionRequest
-    ) -> bool:
+    async def _begin_reports(self, nursery: trio.Nursery, live: LivePrediction, job: _Job) -> bool:
         """Have its receiver told from now on; return whether there is one."""
+        request = job.request
         url, events, prediction = request.webhook, request.webhook_events_filter, live.prediction
         if url is None or not events:
             return False
         # Cancelled here it would never have an end. An import cannot be broken off anyway.
         with trio.CancelScope(shield=True):
-            sender = await make_sender(url, events, prediction, self.settings.reports)
+            sender = await make_sender(url, events, prediction, self.settings.reports, job.trace)
         live.on_event = sender.notify
         nursery.start_soon(sender.run, name=f"webhook of prediction {prediction.id}")
         return True

@@ -145,6 +145,8 @@ async def _receive(
         if exchange.first_byte_at is None:
             exchange.progress = find_progress(data) or exchange.progress
         await _tell_all(reader.feed(data), exchange, teller)
+        if reader.error is not None:
+            break
     if reader.error is not None:
         # A head that said 200 came before it.
         raise RelayedError(500, "server_error", reader.error)

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ async def make_sender(
     events: frozenset[WebhookEvent],
     prediction: Prediction,
     settings: ReportSettings,
+    trace: Mapping[str, str],
 ) -> WebhookSender:
     """Return who tells a prediction's receiver; its `run` has to run.
 
@@ -46,6 +48,7 @@ async def make_sender(
         events: What it is to be told of.
         prediction: Whose state it is told.
         settings: How.
+        trace: `traceparent` and `tracestate` of the request that made the prediction, if any.
 
     Cancellation: an import under way is waited for.
     """
@@ -58,6 +61,7 @@ async def make_sender(
         events,
         lambda: bytes(prediction.snapshot_json()),
         name=prediction.id,
+        trace=trace,
         rules=WebhookRules(token=settings.token, allow_private=settings.allow_private),
     )
 

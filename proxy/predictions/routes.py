@@ -48,6 +48,7 @@ _MADE_FOR = {
     Mode.STREAM: MadeFor.FOLLOWERS,
     Mode.ASYNC: MadeFor.ITSELF,
 }
+_TRACE = ("traceparent", "tracestate")
 _NO_METHOD = "This path does not answer this method."
 
 
@@ -72,6 +73,12 @@ class _Call:
     @property
     def mode(self) -> Mode:
         return mode_of(self.scope["headers"])
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """Its trace context (W3C), for the requests that follow from it."""
+        found = {name: self.header(name.encode()) for name in _TRACE}
+        return {name: value for name, value in found.items() if value is not None}
 
     def place_of(self, prediction_id: str) -> Place:
         key: ApiKey | None = self.scope["state"]["principal"]
@@ -197,6 +204,7 @@ class PredictionRoutes:
             upstream_request(request.input, allow_remote_media=self._allow_remote_media),
             _MADE_FOR[mode],
             request_id=call.scope["state"]["request_id"],
+            trace=call.trace,
         )
         if mode is Mode.STREAM:
             await self._follow(call, live)

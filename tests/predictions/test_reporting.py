@@ -18,6 +18,7 @@ from tests.left_behind import Leftovers
 from tests.predictions.predicted import before, saying
 
 CHECKOUT = Path(__file__).parents[2]
+TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 PRIVATE = ReportSettings(token="t", allow_private=True)
 
 # Serves one prediction, and prints whether httpx was imported for it.
@@ -57,12 +58,13 @@ def test_httpx_is_imported_for_webhooks_only(webhook: dict[str, object], importe
     assert (done.stdout.strip(), done.returncode) == (imported, 0), done.stderr
 
 
-async def test_receiver_is_told_with_the_operators_token(leftovers: Leftovers) -> None:
-    """And with the prediction as it is when it is told."""
+async def test_receiver_is_told_with_token_and_trace(leftovers: Leftovers) -> None:
+    """The operator's and the request's; and with the prediction as it is when it is told."""
     prediction = Prediction("p", 0.0, EventLog())
     async with webhook_receiver() as receiver:
         url = check_url(receiver.url, allow_private=True)
-        sender = await make_sender(url, frozenset({WebhookEvent.COMPLETED}), prediction, PRIVATE)
+        events = frozenset({WebhookEvent.COMPLETED})
+        sender = await make_sender(url, events, prediction, PRIVATE, TRACE)
         prediction.start(0.0)
         prediction.add_output("b", 1.0)
         prediction.succeed(2.0)
@@ -70,6 +72,7 @@ async def test_receiver_is_told_with_the_operators_token(leftovers: Leftovers) -
         await sender.run()
     (delivery,) = receiver.deliveries
     assert delivery.fields["authorization"] == "Bearer t"
+    assert delivery.fields["traceparent"] == TRACE["traceparent"]
     assert (delivery.json["id"], delivery.json["output"]) == ("p", ["b"])
 
 
@@ -80,7 +83,7 @@ async def test_receiver_in_a_private_network_is_told_only_if_allowed(
     prediction = Prediction("p", 0.0, EventLog())
     async with webhook_receiver() as receiver:
         url = check_url(receiver.url, allow_private=True)
-        sender = await make_sender(url, ALL_EVENTS, prediction, ReportSettings())
+        sender = await make_sender(url, ALL_EVENTS, prediction, ReportSettings(), {})
         prediction.cancel(1.0)
         sender.notify(WebhookEvent.COMPLETED)
         await sender.run()

@@ -6,7 +6,7 @@ of the facts is `core.status`'s.
 
 from __future__ import annotations
 
-import os
+import mmap
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -188,4 +188,4 @@ def _resident_bytes() -> int | None:
         pages = int(_STATM.read_text().split()[1])
     except (OSError, ValueError, IndexError):
         return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return pages * mmap.PAGESIZE
