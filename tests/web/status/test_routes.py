@@ -314,8 +314,9 @@ async def test_texts_are_shown_only_where_they_may_be(
                 "/v1/chat/completions?events=30&pace_s=0.02&thought=hm&name=said",
                 {**BODY, "stream": True},
                 key("sk-user"),
+                "Connection: close",
             )
-            await client.read_until(b"[DONE]")
+            await client.read_to_end()
         asked = (await get(server, JSON, key("sk-user"))).body
         told = await viewer.read_until(b'"cause":"finished"')
         assert b'"content":"%b"' % content.encode() in told
