@@ -133,10 +133,12 @@ def test_ends_are_told_aloud(page: StatusPage, site: StatusSite) -> None:
 
 
 def test_end_that_is_being_told_shows_its_cause_at_once(page: StatusPage, site: StatusSite) -> None:
-    """Before the history has it."""
-    site.status(snapshot(exchange(phase="ended", cause="queue_timeout", status=503)))
+    """Before the history has it, and also while its phase is still another."""
+    late = exchange("late", cause="cancelled_by_admin")
+    site.status(snapshot(exchange(phase="ended", cause="queue_timeout", status=503), late))
     page.open()
-    assert page.text(".card .badge") == "Queue timeout (503)"
+    assert page.all(".card .badge") == ["Queue timeout (503)", "Cancelled by admin"]
+    assert page.facts("#figures")["Running"] == "0"
 
 
 def test_card_goes_ten_seconds_after_the_end(page: StatusPage, site: StatusSite) -> None:
@@ -164,6 +166,21 @@ def test_card_whose_reader_is_in_it_stays(page: StatusPage, site: StatusSite) ->
     assert page.run("return document.activeElement.className;") == "stream text"
     page.run("document.activeElement.blur();")
     page.wait_count(".card", 0)
+
+
+def test_card_that_was_cancelled_goes_and_leaves_the_focus_at_its_list(
+    page: StatusPage, site: StatusSite
+) -> None:
+    """Its button has the focus after the question; nobody is thrown back to the page's top."""
+    site.status(snapshot(exchange()))
+    page.open()
+    page.click(".cancel")
+    page.click("dialog[open] [value=yes]")
+    site.status(snapshot(perf_history=[ended("r1", "cancelled_by_admin")]))
+    page.wait_count(".card[data-ended]", 1)
+    page.skip(11)
+    page.wait_count(".card", 0)
+    assert page.run("return document.activeElement.id;") == "live-title"
 
 
 def test_exchange_with_the_id_of_one_that_ended_gets_a_card_of_its_own(

@@ -7,7 +7,8 @@ from tests.browser.status.view import StatusPage
 _IN_MODEL = """
 const done = arguments[arguments.length - 1];
 const exchange = (id, rest) => ({ request_id: id, phase: "decode", started_at: 100, elapsed_s: 1,
-    text: null, thought: null, prompt: null, tokens_per_second: null, ...rest });
+    text: null, thought: null, prompt: null, tokens_per_second: null, cause: null,
+    ...rest });
 const report = (exchanges, ended = []) => ({ exchanges, perf_history: ended });
 import("/status/static/model.js").then(({ Model }) => {
     const model = new Model();

@@ -52,11 +52,11 @@ export class CapacityPanels {
   }
 
   /** @param {import("./shapes.js").Snapshot} snapshot */
-  #summarize({ phase, exchanges, gates, total_requests: total }) {
-    const going = exchanges.filter((exchange) => exchange.phase !== "ended");
+  #summarize({ phase: now, exchanges, gates, total_requests: total }) {
+    const going = exchanges.filter(({ phase, cause }) => phase !== "ended" && cause === null);
     const speed = going.reduce((sum, exchange) => sum + (exchange.tokens_per_second ?? 0), 0);
     this.#figures.render({
-      Phase: words(phase),
+      Phase: words(now),
       Running: count(going.filter((exchange) => exchange.phase !== "queued").length),
       Queued: count(gates.reduce((sum, gate) => sum + gate.queued, 0)),
       "Tokens per second": rate(speed),

@@ -107,6 +107,12 @@ export class CardView {
     this.#thought.follower.follow();
   }
 
+  /** Whether somebody is reading in it: at anything but the button, where a cancellation ends. */
+  get isHeld() {
+    const { activeElement: active } = document;
+    return active !== this.#cancel && this.element.contains(active);
+  }
+
   /** Gives up what only a card that is shown needs. */
   close() {
     this.#spark.close();

@@ -44,7 +44,7 @@ export class Cards {
    */
   render(at) {
     const before = this.model.cards.size;
-    this.model.expire(at, (name) => this.#holdsFocus(name));
+    this.model.expire(at, (name) => this.#isHeld(name));
     if (this.model.cards.size !== before) this.#arrange();
     // All writing before all scrolling: so the page is laid out once.
     for (const [card, view] of this.#views) view.write(card);
@@ -72,6 +72,7 @@ export class Cards {
     const there = new Set(this.model.cards.values());
     for (const [card, view] of this.#views) {
       if (there.has(card)) continue;
+      if (view.element.contains(document.activeElement)) byId("live-title").focus();
       view.close();
       this.#views.delete(card);
     }
@@ -84,10 +85,9 @@ export class Cards {
   }
 
   /** @param {string} name */
-  #holdsFocus(name) {
+  #isHeld(name) {
     const card = this.model.cards.get(name);
-    const view = card && this.#views.get(card);
-    return view?.element.contains(document.activeElement) ?? false;
+    return (card && this.#views.get(card)?.isHeld) ?? false;
   }
 
   /** @param {import("./model.js").Card} card */

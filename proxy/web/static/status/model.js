@@ -59,7 +59,7 @@ export class Card {
       this.rates.push(exchange.tokens_per_second);
       if (this.rates.length > MOST_RATES) this.rates.shift();
     }
-    if (exchange.phase === "ended") this.end(exchange.cause, null, at);
+    if (hasEnded(exchange)) this.end(exchange.cause, null, at);
   }
 
   /**
@@ -151,7 +151,7 @@ export class Model {
     }
     this.#present.add(name);
     const known = this.cards.get(name);
-    const isNew = known === undefined || (known.endedAt !== null && exchange.phase !== "ended");
+    const isNew = known === undefined || (known.endedAt !== null && !hasEnded(exchange));
     const card = isNew ? new Card(exchange) : known;
     if (isNew) {
       this.cards.delete(name);
@@ -173,4 +173,14 @@ export class Model {
     );
     card.end(ended?.cause ?? null, ended ?? null, at);
   }
+}
+
+/**
+ * Tells whether an exchange has ended. A cause comes before the phase where a client takes its time
+ * to be told.
+ *
+ * @param {Exchange} exchange
+ */
+function hasEnded({ phase, cause }) {
+  return phase === "ended" || cause !== null;
 }
