@@ -179,7 +179,7 @@ def test_card_goes_through_queue_prefill_decode_and_end(page: StatusPage, real: 
     record(page, "second")
     with real.ask("first"):
         page.wait_text(card("first", ".badge"), "Decode")
-        with real.ask("second", LONG, tokens=300) as client:
+        with real.ask("second", LONG, tokens=1000) as client:
             page.wait_text(card("second", ".badge"), "Queued")
             page.wait(
                 "document.querySelector(arguments[0]).textContent === 'place 1'",
@@ -197,7 +197,7 @@ def test_card_goes_through_queue_prefill_decode_and_end(page: StatusPage, real: 
     page.wait_text(card("second", ".badge"), "Finished")
     seen = [word for word in page.run("return window.seen;") if word != "Connecting"]
     assert seen == ["Queued", "Prefill", "Decode", "Finished"]
-    assert page.facts(card("second", ".stats"))["Tokens"] == "300"
+    assert page.facts(card("second", ".stats"))["Tokens"] == "1,000"
     assert len(page.text(card("second", ".stream.text"))) > 300
     page.wait_count("#history tr", 2)
 
@@ -216,8 +216,7 @@ def test_cancelling_from_the_page_frees_the_slot(page: StatusPage, real: RealPro
         while data := client.recv(65536):
             received += data
         assert b"administrator" in received
-    page.wait('document.querySelector("#live-empty").checkVisibility() || true')
-    assert page.facts("#figures")["Phase"] == "Idle"
+    page.wait('document.querySelector("#figures").textContent.includes("Idle")')
 
 
 def test_crash_and_restart_of_the_engine_are_shown(page: StatusPage, real: RealProxy) -> None:
@@ -242,11 +241,11 @@ def test_crash_and_restart_of_the_engine_are_shown(page: StatusPage, real: RealP
     assert int(after["Restarts"]) == int(before["Restarts"]) + 1
     assert "SIGKILL" in after["Last end"]
     assert after["Process"] != before["Process"]
-    with real.ask("next", tokens=5):
+    with real.ask("next", tokens=600):
         page.wait_text(card("next", ".badge"), "Finished")
 
 
-def test_page_finds_a_proxy_again_that_was_restarted(page: StatusPage, real: RealProxy) -> None:
+def test_page_finds_a_restarted_proxy_again(page: StatusPage, real: RealProxy) -> None:
     """By itself; meanwhile it says that nobody is there, and then it follows again."""
     page.open()
     page.wait_text("#link-state", "Live")
@@ -254,6 +253,6 @@ def test_page_finds_a_proxy_again_that_was_restarted(page: StatusPage, real: Rea
     page.wait("document.querySelector('#link').dataset.tone === 'bad'")
     real.start()
     page.wait_text("#link-state", "Live")
-    with real.ask("again", tokens=20):
+    with real.ask("again", tokens=600):
         page.wait_text(card("again", ".badge"), "Finished")
     assert page.facts("#engine-facts")["Restarts"] == "0"
