@@ -41,6 +41,7 @@ class ExchangeFacts:
         text: What the model said so far; None where that is not shown.
         thought: What it thought so far; None where that is not shown.
         text_cut: Whether the beginning of either is missing.
+        tells_prompt: Whether its prompt is told even where texts are not: it is news.
     """
 
     request_id: str
@@ -65,6 +66,7 @@ class ExchangeFacts:
     text: str | None = None
     thought: str | None = None
     text_cut: bool = False
+    tells_prompt: bool = False
 
     @property
     def _told(self) -> Timings | None:

@@ -134,7 +134,7 @@ def exchange_object(facts: ExchangeFacts, *, with_texts: bool) -> Json:
         "tokens_per_second": _rounded(facts.tokens_per_second),
         "acceptance": _rounded(facts.acceptance),
         "bytes": facts.sent_bytes,
-        "prompt": facts.about.prompt if with_texts else None,
+        "prompt": facts.about.prompt if with_texts or facts.tells_prompt else None,
         "text": facts.text if with_texts else None,
         "thought": facts.thought if with_texts else None,
         "text_cut": facts.text_cut,

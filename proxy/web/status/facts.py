@@ -85,15 +85,14 @@ class Facts:
         """
         backend, tree = self._backend, self._task_tree()
         return snapshot_object(
-            exchanges=[_exchange_facts(each, shown.get(each)) for each in backend.exchanges],
+            exchanges=[
+                _exchange_facts(each, shown.get(each), news=not with_texts)
+                for each in backend.exchanges
+            ],
             total_requests=backend.exchanges.total,
             history=self._history.entries,
             engine=_engine_facts(backend),
-            gates=[
-                GateFacts(found.permits, found.admitted, found.queued, model)
-                for model, gate in backend.gates.items()
-                for found in (gate.statistics(),)
-            ],
+            gates=_gate_facts(backend),
             stream_tokens=StreamTokenFacts(self._tokens.outstanding, self._tokens.running),
             predictions=self._book.counts,
             proxy=self._proxy_facts(tree),
@@ -120,7 +119,9 @@ class Facts:
         )
 
 
-def _exchange_facts(exchange: Exchange, shown: Shown | None) -> ExchangeFacts:
+def _exchange_facts(
+    exchange: Exchange, shown: Shown | None, *, news: bool = False
+) -> ExchangeFacts:
     now = trio.current_time()
     first = exchange.first_byte_at
     seen = exchange.sent.events
@@ -149,7 +150,17 @@ def _exchange_facts(exchange: Exchange, shown: Shown | None) -> ExchangeFacts:
         text=None if shown is None else shown.texts["text"],
         thought=None if shown is None else shown.texts["thought"],
         text_cut=shown is not None and shown.cut,
+        tells_prompt=news and shown is not None and shown.take_prompt(),
     )
+
+
+def _gate_facts(backend: Backend) -> list[GateFacts]:
+    found = [
+        GateFacts(gate.permits, gate.admitted, gate.queued, model)
+        for model, gate in ((model, gate.statistics()) for model, gate in backend.gates.items())
+    ]
+    # Nobody has come to it yet.
+    return found or [GateFacts(backend.engine.total_slots, 0, 0)]
 
 
 def _engine_facts(backend: Backend) -> EngineFacts:

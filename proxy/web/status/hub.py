@@ -123,6 +123,8 @@ class StatusHub:
         try:
             for exchange in self._backend.exchanges if is_first else ():
                 self._show(exchange)
+                # The first status has it.
+                self._shown[exchange].take_prompt()
             viewer.queue.put_status(self._status_frame(with_texts=True))
         except BaseException:
             self.detach(viewer)

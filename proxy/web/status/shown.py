@@ -37,11 +37,19 @@ class Shown:
         self._unread: list[bytes] = []
         self._unread_bytes = 0
         self._reader: TextReader | None = None
+        self._prompt_told = False
         if content and (recent := exchange.passing.recent):
             # Where more has passed than is kept, it begins somewhere.
             self.cut = exchange.passing.forgotten
             self.take(recent)
             self.read()
+
+    def take_prompt(self) -> bool:
+        """Return whether its prompt is to be told now: once, as soon as it is known."""
+        if self._prompt_told or self.exchange.about.prompt is None:
+            return False
+        self._prompt_told = True
+        return True
 
     def take(self, data: bytes) -> None:
         """Take a piece that passes."""

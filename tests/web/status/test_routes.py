@@ -321,8 +321,19 @@ async def test_texts_are_shown_only_where_they_may_be(
         told = await viewer.read_until(b'"cause":"finished"')
         assert b'"content":"%b"' % content.encode() in told
         for secret in (PROMPT.encode(), b"said", b"event: token"):
-            assert (secret in told) == (content == "full" and secret != PROMPT.encode()), secret
+            assert (secret in told) == (content == "full"), secret
             assert content == "full" or secret not in asked
+
+
+async def test_prompt_is_told_once_to_who_watches() -> None:
+    """In the first status that has its exchange."""
+    async with fake_proxy() as server, wire(server.port) as client, wire(server.port) as viewer:
+        await watch(viewer)
+        await client.post("/v1/chat/completions?events=9999&pace_s=0.01", {**BODY, "stream": True})
+        for _ in range(5):
+            told = await viewer.read_until(b"event: token")
+            viewer.received = viewer.received.replace(b"event: token", b"", 1)
+        assert told.count(PROMPT.encode()) == 2
 
 
 async def test_prompt_is_shown_to_who_comes_meanwhile() -> None:
