@@ -11,10 +11,12 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pytest
 import trio
@@ -25,10 +27,45 @@ from tests.fakes.status_site import StatusSite
 from tests.promises.test_prefill import SMALL_BATCHES
 
 PATIENCE_S = 20.0
-# About a second of prefill in small batches.
-LONG = "The proxy waits for the engine. " * 1500
+# Some seconds of prefill in small batches.
+LONG = "The proxy waits for the engine. " * 2500
 SHORT = "Hello!"
 ENDLESS = 30_000
+
+
+class Client:
+    """Somebody who reads a stream as fast as it comes.
+
+    Attributes:
+        received: What has come.
+    """
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self.received = b""
+        self._sock = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        self._sock.sendall(request)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self.read_to_end()
+        self._sock.close()
+
+    def read_to_end(self) -> bytes:
+        """Wait until the proxy closes; return all that has come."""
+        self._reader.join(PATIENCE_S)
+        assert not self._reader.is_alive()
+        return self.received
+
+    def _read(self) -> None:
+        with suppress(OSError):
+            while data := self._sock.recv(65536):
+                self.received += data
 
 
 class RealProxy:
@@ -87,8 +124,8 @@ class RealProxy:
         """End llama-server as the kernel does when memory is short."""
         os.kill(json.loads((self._folder / "ready.json").read_text())["llama_server_pid"], 9)
 
-    def ask(self, name: str, prompt: str = SHORT, tokens: int = ENDLESS) -> socket.socket:
-        """Ask for a stream of this request id; the caller closes what is returned."""
+    def ask(self, name: str, prompt: str = SHORT, tokens: int = ENDLESS) -> Client:
+        """Ask for a stream of this request id; whoever leaves the block leaves the proxy."""
         body = json.dumps(
             {
                 "messages": [{"role": "user", "content": prompt}],
@@ -105,9 +142,7 @@ class RealProxy:
             f"Content-Length: {len(body)}",
             "Connection: close",
         )
-        sock = socket.create_connection(("127.0.0.1", self._port))
-        sock.sendall("\r\n".join((*head, "", body)).encode())
-        return sock
+        return Client(self._port, "\r\n".join((*head, "", body)).encode())
 
     def wait_slots_idle(self) -> None:
         """Wait until llama-server says that none of its slots works."""
@@ -152,17 +187,23 @@ def site(real: RealProxy) -> StatusSite:
 
 
 def record(page: StatusPage, name: str) -> None:
-    """Keep what the badge of a card says from now on, each word once in a row."""
+    """Keep what the badge of a card, and its bar of prefill, say from now on: once in a row."""
     page.run(
         """
-        const seen = window.seen = [];
+        window.seen = [];
+        window.prefill = [];
+        const keep = (list, node) => {
+            if (node && node.textContent !== list.at(-1)) list.push(node.textContent);
+        };
         const look = () => {
-            const text = document.querySelector(arguments[0])?.textContent;
-            if (text && text !== seen.at(-1)) seen.push(text);
+            keep(window.seen, document.querySelector(BADGE));
+            keep(window.prefill, document.querySelectorAll(BAR)[1]);
         };
         new MutationObserver(look).observe(document.body,
             { subtree: true, childList: true, characterData: true });
-        """.replace("arguments[0]", json.dumps(card(name, ".badge")))
+        """.replace("BADGE", json.dumps(card(name, ".badge"))).replace(
+            "BAR", json.dumps(card(name, ".leg-value"))
+        )
     )
 
 
@@ -187,16 +228,11 @@ def test_card_goes_through_queue_prefill_decode_and_end(page: StatusPage, real: 
             )
             cancel(page, "first")
             page.wait_text(card("first", ".badge"), "Cancelled by admin")
-            page.wait(
-                "[...document.querySelectorAll(arguments[0])][1].textContent.includes(' of ')",
-                card("second", ".leg-value"),
-            )
-            client.settimeout(PATIENCE_S)
-            while client.recv(65536):
-                pass
+            assert b"data: [DONE]" in client.read_to_end()
     page.wait_text(card("second", ".badge"), "Finished")
     seen = [word for word in page.run("return window.seen;") if word != "Connecting"]
     assert seen == ["Queued", "Prefill", "Decode", "Finished"]
+    assert any(" of " in each for each in page.run("return window.prefill;"))
     assert page.facts(card("second", ".stats"))["Tokens"] == "1,000"
     assert len(page.text(card("second", ".stream.text"))) > 300
     page.wait_count("#history tr", 2)
@@ -211,11 +247,7 @@ def test_cancelling_from_the_page_frees_the_slot(page: StatusPage, real: RealPro
         cancel(page, "mine")
         page.wait_text(card("mine", ".badge"), "Cancelled by admin")
         real.wait_slots_idle()
-        received = b""
-        client.settimeout(PATIENCE_S)
-        while data := client.recv(65536):
-            received += data
-        assert b"administrator" in received
+        assert b"administrator" in client.read_to_end()
     page.wait('document.querySelector("#figures").textContent.includes("Idle")')
 
 
