@@ -17,6 +17,7 @@ import random
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -289,10 +290,15 @@ class LlamaServer(EngineView):
                 endings.append(ending)
                 nursery.cancel_scope.cancel()
 
-            nursery.start_soon(enter, launch.process.wait, Ending.EXITED)
-            nursery.start_soon(enter, self._request_made.wait, Ending.RESTART)
-            nursery.start_soon(enter, lambda: self._until_stalled(launch), Ending.STALLED)
-            nursery.start_soon(enter, lambda: self._until_hung(launch), Ending.HUNG)
+            waits: dict[Ending, Callable[[], Awaitable[object]]] = {
+                Ending.EXITED: launch.process.wait,
+                Ending.RESTART: self._request_made.wait,
+                Ending.STALLED: partial(self._until_stalled, launch),
+                Ending.HUNG: partial(self._until_hung, launch),
+            }
+            for ending, wait in waits.items():
+                name = f"llama-server until {ending.name.lower()}"
+                nursery.start_soon(enter, wait, ending, name=name)
         return self._request or endings[0]
 
     async def _until_stalled(self, launch: Launched) -> None:

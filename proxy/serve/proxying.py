@@ -202,10 +202,10 @@ async def open_proxy(
     )
     with owned, one_error():
         async with trio.open_nursery() as nursery:
-            await nursery.start(_run_typed, book.run)
-            await nursery.start(_run_typed, listener.run)
+            await nursery.start(_run_typed, book.run, name="predictions")
+            await nursery.start(_run_typed, listener.run, name="main listener")
             for guard in guards[1:]:
-                await nursery.start(_run_typed, guard.run)
+                await nursery.start(_run_typed, guard.run, name="fast listener")
             yield server
             await server.drain()
             nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@
 
 import uPlot from "/status/static/vendor/uplot/uPlot.esm.js";
 import { make, setAttribute, setText } from "/status/static/dom.js";
-import { clock, percent, rate } from "/status/static/format.js";
+import { clock, percent, rate, shortCount } from "/status/static/format.js";
 
 /** A stream shorter than this, in reports, does not fill its line: eight seconds. */
 const FEWEST_RATES = 32;
@@ -111,7 +111,7 @@ class EndedChart {
           ...axis,
           size: 46,
           grid: { stroke: colour("--line"), width: 1 },
-          values: (_, splits) => splits.map(say),
+          values: (_, splits) => splits.map(say === rate ? shortCount : say),
           space: 36,
         },
       ],
