@@ -126,7 +126,7 @@ async def test_server_with_slots_runs_predictions_side_by_side(oracle_with_slots
     held = {"id": "held", "input": {"prompt": "?name=side&events=2&pace_s=3600"}}
     assert (await create(oracle_with_slots, held, **ASYNC)).status_code == 202
     await wait_begun(oracle_with_slots, "side")
-    assert (await create(oracle_with_slots, {"input": {}})).status_code == 200
+    assert (await create(oracle_with_slots, {"input": {"prompt": "hello"}})).status_code == 200
     oracle_with_slots.end("side")
 
 

@@ -18,6 +18,9 @@ Routes, beside `/health`, `/props`, `/slots`, `/v1/models`:
         first_s=F       time before the head, in which the slot is busy, as in prefill (default 0)
         progress=N      number of progress events before the first token (default 0)
         padding=N       so many more bytes in each event (default 0)
+        thought=TEXT    a line that the model thinks before the first token; in chats only
+        timings=P,C,S   the last event tells timings: tokens of the prompt and of the answer, and
+                        how many came in a second
         end=clean|no_done|cut|mid_chunk|reset|stall|hang|crash    what follows the last event
                         (default clean): clean ends as llama-server does; no_done leaves `[DONE]`
                         out; cut closes the connection without the last chunk; mid_chunk closes it
@@ -421,6 +424,8 @@ class Handler(BaseHTTPRequestHandler):
         progress = (self.progress(number, steps) for number in range(steps))
         word = self.query.get("name", "t")
         tokens = (self.delta(f"{word}{number} " + padding, None) for number in range(count))
+        if "thought" in self.query:
+            self.send_event(self.thought(self.query["thought"]))
         if self.send_paced("progress", progress) and self.send_paced("tokens", tokens):
             self.end_stream(self.query.get("end", "clean"))
 
@@ -445,10 +450,27 @@ class Handler(BaseHTTPRequestHandler):
         choice = {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
         return {"object": "chat.completion.chunk", "model": "fake", "choices": [choice]}
 
+    def thought(self, text: str) -> dict[str, object]:
+        """Return the object of an event that tells a thought."""
+        choice = {"index": 0, "delta": {"reasoning_content": f"{text}\n"}, "finish_reason": None}
+        return {"object": "chat.completion.chunk", "model": "fake", "choices": [choice]}
+
+    def last(self) -> dict[str, object]:
+        """Return the object of the event that says that the reply is whole."""
+        if "timings" not in self.query:
+            return self.delta("", "stop")
+        prompt, answer, speed = self.query["timings"].split(",")
+        timings = {
+            "prompt_n": int(prompt),
+            "predicted_n": int(answer),
+            "predicted_per_second": float(speed),
+        }
+        return {**self.delta("", "stop"), "timings": timings}
+
     def end_stream(self, how: str) -> None:
         """Do what `end=` says."""
         if how in ("clean", "no_done"):
-            self.send_event(self.delta("", "stop"))
+            self.send_event(self.last())
             if how == "clean" and self.url.path.startswith("/v1/"):
                 self.send_chunk(b"data: [DONE]\n\n")
             self.send_chunk(b"")

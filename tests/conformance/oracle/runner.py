@@ -24,7 +24,16 @@ from cog import BaseRunner, streaming
 # Cog loads this file by its path, in a folder of its own.
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.conformance.oracle.script import End, Line, Metric, Pause, Script, Token, read_script
+from tests.conformance.oracle.script import (
+    STALL_S,
+    End,
+    Line,
+    Metric,
+    Pause,
+    Script,
+    Token,
+    read_script,
+)
 
 # How soon a prediction with a name ends when it is told to, and any when it is cancelled: Cog
 # interrupts a synchronous runner only between two steps of Python code.
@@ -85,19 +94,33 @@ def play(runner: BaseRunner, prompt: str) -> Iterator[str | float]:
                 finish(how)
 
 
+def words_of(prompt: str, messages: list[dict[str, Any]] | None) -> str:
+    """Return what is played: the prompt, or else the last message, as the fake does."""
+    return prompt or str((messages or [{}])[-1].get("content", ""))
+
+
+def set_up() -> None:
+    """Load the model, as the variable `ORACLE_SETUP` says: `fail`, `stall`, or at once."""
+    how = os.environ.get("ORACLE_SETUP")
+    if how == "fail":
+        raise RuntimeError("setup went wrong")
+    if how == "stall":
+        time.sleep(STALL_S)
+
+
 class Runner(BaseRunner):  # type: ignore[misc]  # Cog's SDK has no types
     """One prediction at a time, chunks as they are made."""
 
+    def setup(self) -> None:
+        """Load the model."""
+        set_up()
+
     @streaming
     def run(
-        self,
-        prompt: str = "",
-        messages: list[dict[str, Any]] | None = None,
-        max_tokens: int = -1,
-        temperature: float = 0.8,
+        self, prompt: str = "", messages: list[dict[str, Any]] | None = None, **_: object
     ) -> Iterator[str]:
         """Play the prompt."""
-        for made in play(self, prompt):
+        for made in play(self, words_of(prompt, messages)):
             if isinstance(made, str):
                 yield made
             else:

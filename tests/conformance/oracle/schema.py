@@ -1,33 +1,40 @@
 """The OpenAPI document of the oracle's model, as Cog's build writes it beside a model.
 
 The server checks inputs by it, answers it, and streams only if it says `x-cog-streaming`. The
-inputs are those of `runner.py`. Source: Cog's HTTP API, and what its build makes of such a runner.
+inputs are those that the proxy takes, so that both refuse the same ones; nothing else here is the
+proxy's. Source: Cog's HTTP API, and what its build makes of such a runner.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from proxy.core.predictions.openapi import openapi_document
 
 Schema = dict[str, Any]
 
 SCHEMAS = "#/components/schemas/"
 
-INPUTS: dict[str, Schema] = {
-    "prompt": {"type": "string", "default": ""},
-    "messages": {"type": "array", "items": {"type": "object"}, "nullable": True},
-    "max_tokens": {"type": "integer", "default": -1, "minimum": -1},
-    "temperature": {"type": "number", "default": 0.8, "minimum": 0},
-}
 
+def describe_model(required: Sequence[str] = ()) -> Schema:
+    """Return the whole document.
 
-def describe_model() -> Schema:
-    """Return the whole document."""
+    Args:
+        required: The members of the input that have to be there.
+    """
     return {
         "openapi": "3.0.2",
         "info": {"title": "Cog", "version": "0.1.0"},
         "paths": _paths(),
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(required)},
     }
+
+
+def _inputs() -> Schema:
+    document: Schema = openapi_document("0")
+    found: Schema = document["components"]["schemas"]["Input"]["properties"]
+    return found
 
 
 def _paths() -> Schema:
@@ -76,7 +83,7 @@ def _json(name: str | None) -> Schema:
     return {"application/json": {"schema": {"$ref": SCHEMAS + name} if name else {}}}
 
 
-def _schemas() -> Schema:
+def _schemas(required: Sequence[str]) -> Schema:
     text = {"type": "string"}
     time = {"type": "string", "format": "date-time"}
     reference = {"$ref": SCHEMAS + "ValidationError"}
@@ -90,12 +97,9 @@ def _schemas() -> Schema:
         **dict.fromkeys(("created_at", "started_at", "completed_at"), time),
         "metrics": {"type": "object"},
     }
-    inputs = {
-        name: {"title": name.replace("_", " ").title(), "x-order": order, **INPUTS[name]}
-        for order, name in enumerate(INPUTS)
-    }
+    inputs = _object("Input", _inputs())
     return {
-        "Input": _object("Input", inputs),
+        "Input": {**inputs, "required": list(required)} if required else inputs,
         "Output": {"type": "array", "items": text, "x-cog-array-type": "iterator"},
         "PredictionRequest": _object("PredictionRequest", request),
         "PredictionResponse": _object("PredictionResponse", response),

@@ -10,7 +10,10 @@ one prompt makes the same chunks there and here:
     name=NAME    the tokens are `NAME0 `, `NAME1 `, ..., and in each wait the prediction can be
                  told to end: a file NAME in the folder `ends` says how, in the words of `end`
     end=HOW      what follows the last token: `clean` (default) and `no_done` succeed, `crash` ends
-                 the worker, all other words of the fake make the prediction fail
+                 the worker, `stall` waits, all other words of the fake make the prediction fail
+    thought=TEXT a line on standard output before the first token
+    timings=P,C,S    what is measured, as metrics after the last token: the tokens of prompt and
+                 answer, and how many came in a second
 
 and what llama-server does not have:
 
@@ -27,6 +30,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs
+
+# Longer than any test.
+STALL_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ def read_script(prompt: str) -> Script:
 
 
 def _told(asked: dict[str, list[str]]) -> Iterator[Step]:
-    for text in asked.get("log", []):
+    for text in asked.get("log", []) + asked.get("thought", []):
         yield Line(text, is_error=False)
     for text in asked.get("error_log", []):
         yield Line(text, is_error=True)
@@ -102,4 +108,15 @@ def _tokens(query: dict[str, str]) -> Iterator[Step]:
         if number:
             yield Pause(float(query.get("pace_s", "0")))
         yield Token(f"{word}{number} {padding}")
+    yield from _measured(query)
+    if query.get("end") == "stall":
+        yield Pause(STALL_S)
     yield End(query.get("end", "clean"))
+
+
+def _measured(query: dict[str, str]) -> Iterator[Step]:
+    if "timings" in query:
+        prompt, completion, speed = query["timings"].split(",")
+        yield Metric("prompt_tokens", "replace", int(prompt))
+        yield Metric("completion_tokens", "replace", int(completion))
+        yield Metric("tokens_per_second", "replace", float(speed))

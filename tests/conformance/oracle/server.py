@@ -14,11 +14,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conformance.oracle.schema import describe_model
+from tests.conformance.oracle.schema import Schema, describe_model
 
 # A cold start takes a second; a busy two-core machine ten.
 START_S = 30
@@ -29,6 +30,8 @@ import sys, coglet
 coglet.server.serve(predictor_ref=sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]))
 """
 READY = "Setup complete, now accepting requests"
+SETTING_UP = "Running setup"
+SETUP_FAILED = "Worker initialization failed"
 # Fixed in coglet: a folder for each prediction, which it does not always clear away.
 PREDICTIONS = Path("/tmp/coglet/predictions")
 
@@ -70,7 +73,8 @@ class Oracle:
 class _Log:
     """What the server wrote; reads it to its end, so that the server never waits for us."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], until: str) -> None:
+        self._until = until
         self.lines: list[str] = []
         self.ids: set[str] = set()
         self.served = False
@@ -92,7 +96,7 @@ class _Log:
         for line in process.stdout:
             if not self.served:
                 self.lines.append(line)
-                if READY in line:
+                if self._until in line:
                     self.served = True
                     self._settled.set()
             if "prediction_id" in line:
@@ -107,18 +111,27 @@ class _Log:
 
 
 @contextmanager
-def running_oracle(folder: Path, *, slots: int = 1, **environment: str) -> Iterator[Oracle]:
+def running_oracle(
+    folder: Path,
+    *,
+    slots: int = 1,
+    required: Sequence[str] = (),
+    until: str = READY,
+    **environment: str,
+) -> Iterator[Oracle]:
     """Start an oracle, ready on entry and gone on exit, with whatever it runs.
 
     Args:
         folder: A folder that it may fill; one for each.
         slots: Predictions at once; with more than one see `slots_runner.py`.
+        required: The members of the input that its model has to be given.
+        until: What its log says when it is ready.
         environment: Variables of coglet, such as `COG_STREAM_HISTORY_CAPACITY`.
 
     Raises:
         RuntimeError: It ended, or was not ready in time; with its log.
     """
-    _fill(folder)
+    _fill(folder, describe_model(required))
     runner = HERE / ("runner.py" if slots == 1 else "slots_runner.py")
     with _reserved_port() as port:
         process = subprocess.Popen(
@@ -130,18 +143,19 @@ def running_oracle(folder: Path, *, slots: int = 1, **environment: str) -> Itera
             text=True,
             start_new_session=True,
         )
-        log = _Log(process)
+        log = _Log(process, until)
         try:
             log.wait_settled()
+            _wait_listening(port)
             yield Oracle(port, folder)
         finally:
             _end(process, log)
 
 
-def _fill(folder: Path) -> None:
+def _fill(folder: Path, model: Schema) -> None:
     for name in (".cog", "ends", "begun"):
         (folder / name).mkdir()
-    (folder / ".cog" / "openapi_schema.json").write_text(json.dumps(describe_model()))
+    (folder / ".cog" / "openapi_schema.json").write_text(json.dumps(model))
 
 
 def _environment(wanted: dict[str, str]) -> dict[str, str]:
@@ -158,6 +172,22 @@ def _reserved_port() -> Iterator[int]:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
+
+
+def _wait_listening(port: int) -> None:
+    """Wait until it takes connections, of which its log says nothing."""
+    look_again = threading.Event()
+    deadline = time.monotonic() + START_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), START_S).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            # Another process gives no event for it.
+            look_again.wait(0.005)
+        else:
+            return
 
 
 def _end(process: subprocess.Popen[str], log: _Log) -> None:

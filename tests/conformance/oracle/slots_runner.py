@@ -19,7 +19,7 @@ from cog import BaseRunner, streaming
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-from tests.conformance.oracle.runner import play
+from tests.conformance.oracle.runner import play, words_of
 
 
 class Runner(BaseRunner):  # type: ignore[misc]  # Cog's SDK has no types
@@ -27,14 +27,10 @@ class Runner(BaseRunner):  # type: ignore[misc]  # Cog's SDK has no types
 
     @streaming
     async def run(
-        self,
-        prompt: str = "",
-        messages: list[dict[str, Any]] | None = None,
-        max_tokens: int = -1,
-        temperature: float = 0.8,
+        self, prompt: str = "", messages: list[dict[str, Any]] | None = None, **_: object
     ) -> AsyncIterator[str]:
         """Play the prompt."""
-        for made in play(self, prompt):
+        for made in play(self, words_of(prompt, messages)):
             if isinstance(made, str):
                 yield made
             else:
