@@ -42,6 +42,7 @@ def render(ready: Ready, *, version: str, is_demo: bool) -> str:
         ]
     else:
         lines.append(f"model: {ready.model or 'the one that a request names'}")
+    lines.append(f"watch: {ready.url}/status")
     lines.append(f"try:   {curl_line(ready)}")
     if ready.api_key_required:
         lines.append("       with one of your API keys in the variable KEY")
