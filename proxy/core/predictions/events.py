@@ -1,6 +1,6 @@
 """What a subscriber of a prediction is sent: its events, and the frame that ends a broken stream.
 
-Owns the frames as bytes, and the reading of `Last-Event-ID`. Knows nothing of what an event means
+Owns the frames as bytes. Knows nothing of what an event means
 or which are held (`core.predictions.event_log`).
 
 Source: coglet 0.23.1 for frames and texts; the ids are ours.
@@ -13,9 +13,6 @@ from typing import ClassVar
 
 from proxy.core.errors import ProxyError
 from proxy.core.predictions.shapes import to_json
-
-# A number that no log comes to; a longer row of digits is no id of ours.
-_MAX_ID_DIGITS = 18
 
 
 class EventsDropped(ProxyError):
@@ -87,15 +84,3 @@ class Event:
         """Return the data within the frame: the same bytes for all who look at them."""
         field = b"\ndata: "
         return memoryview(self.wire)[self.wire.index(field) + len(field) : -2]
-
-
-def number_of_last_event(last_event_id: str | None) -> int | None:
-    """Return what `Last-Event-ID` says, for `EventLog.subscribe`.
-
-    None where there is none, or none that we could have given: such a client is sent everything,
-    as if it had not named any.
-    """
-    if last_event_id is None or len(last_event_id) > _MAX_ID_DIGITS:
-        return None
-    digits = last_event_id.isascii() and last_event_id.isdigit()
-    return int(last_event_id) if digits else None

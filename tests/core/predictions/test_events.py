@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from proxy.core.predictions.events import Event, Lagged, Truncated, number_of_last_event
+from proxy.core.predictions.events import Event, Lagged, Truncated
 from proxy.core.sse import EventDecoder
 
 
@@ -56,29 +56,3 @@ def test_dropped_says_what_and_how_many() -> None:
     dropped = Lagged(3)
     assert str(dropped) == "SSE stream lagged; events were dropped"
     assert dropped.skipped == 3
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [
-        ("0", 0),
-        ("17", 17),
-        ("007", 7),
-        ("9" * 18, 10**18 - 1),
-        (None, None),
-        ("", None),
-        ("-1", None),
-        ("+1", None),
-        (" 1", None),
-        ("1_0", None),
-        ("1.0", None),
-        ("²", None),
-        ("٣", None),
-        ("9" * 19, None),
-        ("abc", None),
-    ],
-    ids=ascii,
-)
-def test_number_of_last_event_is_a_row_of_digits(value: str | None, number: int | None) -> None:
-    """What we could not have given is as good as none: the client is sent everything."""
-    assert number_of_last_event(value) == number
