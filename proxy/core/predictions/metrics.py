@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from proxy.core.predictions.shapes import sound_text
+from proxy.core.sound_text import sound_text
 
 Scalar = int | float | str
 

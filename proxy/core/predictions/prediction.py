@@ -16,7 +16,8 @@ from typing import Literal
 from proxy.core.predictions.event_log import EventLog
 from proxy.core.predictions.events import Event
 from proxy.core.predictions.metrics import MetricMode, Metrics, Scalar
-from proxy.core.predictions.shapes import sound_text, to_json
+from proxy.core.predictions.shapes import to_json
+from proxy.core.sound_text import sound_text
 
 # Far more than the text of the largest context; it bounds what one prediction may take of the
 # process that all share.

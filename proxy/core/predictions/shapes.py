@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 
+from proxy.core.sound_text import sound_text
+
 # Made once: `json.dumps` would make one for each event.
 _ENCODER = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=True
@@ -29,13 +31,3 @@ def to_json(value: object) -> bytes:
         ValueError: A number is not finite: JSON has no word for it.
     """
     return sound_text(_ENCODER.encode(value)).encode()
-
-
-def sound_text(text: str) -> str:
-    """Return a text with U+FFFD for each lone surrogate; most texts are returned as they are."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # By way of UTF-16, where two halves that stand side by side are one character.
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text

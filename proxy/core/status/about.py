@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from proxy.core.generation import MESSAGES_ROUTES, NATIVE_ROUTES, RESPONSES_ROUTES, wants_stream
-from proxy.core.status.members import count_in, encodable, number_in, object_in, text_in
+from proxy.core.sound_text import sound_text
+from proxy.core.status.members import count_in, number_in, object_in, text_in
 
 MAX_PROMPT_LENGTH = 2000
 
@@ -85,7 +86,7 @@ def describe_request(
             "tools": tools,
             "response_format": _response_format(label, fields),
         },
-        session=None if session is None else encodable(session[:_MAX_NAME_LENGTH]),
+        session=None if session is None else sound_text(session[:_MAX_NAME_LENGTH]),
         tags=tuple(name for name, has in tags.items() if has),
         prompt=_prompt(label, fields) if content else None,
     )
@@ -141,7 +142,7 @@ def _thinks(fields: Mapping[str, object]) -> bool:
 def _prompt(label: str, fields: Mapping[str, object]) -> str | None:
     said = _prompts(fields) if "prompt" in fields else _said_by_user(label, fields)
     last = next((text for text in said if text), None)
-    return None if last is None else encodable(last[:MAX_PROMPT_LENGTH])
+    return None if last is None else sound_text(last[:MAX_PROMPT_LENGTH])
 
 
 def _said_by_user(label: str, fields: Mapping[str, object]) -> Iterator[str]:

@@ -10,6 +10,8 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 
+from proxy.core.sound_text import sound_text
+
 # Beyond it JavaScript counts wrongly; no count of ours comes near it.
 _MAX_NUMBER = 2**53
 
@@ -67,20 +69,10 @@ def text_in(found: Mapping[str, object], name: str, max_length: int) -> str | No
         max_length: In characters.
     """
     value = found.get(name)
-    return encodable(value[:max_length]) if isinstance(value, str) and value else None
+    return sound_text(value[:max_length]) if isinstance(value, str) and value else None
 
 
 def object_in(found: Mapping[str, object], name: str) -> Mapping[str, object]:
     """Return a member that is an object; an empty one where there is none."""
     value = found.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def encodable(text: str) -> str:
-    r"""Return `text` with U+FFFD for what UTF-8 has no form of.
-
-    JSON may have half a character: `"\ud83d"`.
-    """
-    if text.isascii():
-        return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

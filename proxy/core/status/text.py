@@ -23,7 +23,7 @@ from proxy.core.generation import (
     RESPONSES_ROUTES,
     TEXT_ROUTES,
 )
-from proxy.core.status.members import encodable
+from proxy.core.sound_text import sound_text
 
 # An event with hundreds of probabilities. The longer one that ends a response repeats its text.
 MAX_LINE_BYTES = 256 * 1024
@@ -82,9 +82,9 @@ class TextReader:
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return
         if thought and isinstance(thought, str):
-            pieces.append(Piece("thought", encodable(thought)))
+            pieces.append(Piece("thought", sound_text(thought)))
         if text and isinstance(text, str):
-            pieces.append(Piece("text", encodable(text)))
+            pieces.append(Piece("text", sound_text(text)))
 
 
 def _finder(label: str) -> _Finder:

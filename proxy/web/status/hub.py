@@ -21,8 +21,8 @@ from functools import partial
 
 import trio
 
+from proxy.core.sound_text import sound_text
 from proxy.core.sse import encode
-from proxy.core.status.members import encodable
 from proxy.core.status.viewer import ViewerQueue
 from proxy.runtime.backend import Backend
 from proxy.runtime.exchange import Exchange
@@ -265,4 +265,4 @@ class _DefectsStay:
 
 def compact_json(value: object) -> str:
     """Return an object as JSON that can be sent, whatever names and log lines have in them."""
-    return encodable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return sound_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from proxy.core.status.members import (
     count_in,
-    encodable,
     number_in,
     object_in,
     objects_from_end,
@@ -53,14 +52,6 @@ def test_object_that_is_none_is_empty() -> None:
     """So that it can be asked for its members."""
     assert object_in({"a": []}, "a") == {}
     assert object_in({"a": {"b": 1}}, "a") == {"b": 1}
-
-
-@given(st.text(st.characters(exclude_categories=())))
-def test_encodable_text_can_be_encoded(text: str) -> None:
-    """Whatever was in it; and what was good stays."""
-    encodable(text).encode()
-    if not any("\ud800" <= letter <= "\udfff" for letter in text):
-        assert encodable(text) == text
 
 
 def test_objects_come_from_the_end() -> None:
