@@ -266,6 +266,8 @@ def test_bench_interrupted_run_leaves_no_process(number: signal.Signals) -> None
         (["--peers", "main", "--without", "main"], "nobody is left to be measured"),
         (["startup", "--plot", "figures.svg"], "--plot draws the figures of relay"),
         (["predictions", "--plot", "figures.svg"], "--plot draws the figures of relay"),
+        (["status", "--plot", "figures.svg"], "--plot draws the figures of relay"),
+        (["status", "--viewers", "0"], "must be 1 or more"),
     ],
 )
 def test_bench_mistake_is_told_before_anything_is_started(arguments: list[str], said: str) -> None:
@@ -310,6 +312,31 @@ def test_bench_predictions_counts_what_each_follower_gets(tmp_path: Path) -> Non
     assert "not begun" not in five["trouble"]
     assert printed.count("\n") == 4
     assert processes_of("predictions") == []
+
+
+def test_bench_status_measures_with_and_without_viewers(tmp_path: Path) -> None:
+    """`bench status` has a row for each load and number of viewers, none among them."""
+    path = tmp_path / "status.json"
+    process = start(
+        *("status", "--viewers", "2", "--rounds", "1", "--seconds", "0.3"),
+        *("--json", str(path)),
+        mark="status",
+    )
+    printed, told = process.communicate(timeout=50)
+
+    assert process.returncode == 0, told
+    rows = json.loads(path.read_text())["figures"]
+    assert [(row["kind"], row["viewers"]) for row in rows] == [
+        ("paced", 0),
+        ("paced", 2),
+        ("engine", 0),
+        ("engine", 2),
+    ]
+    assert all(row["events_per_s"] > 0 and row["rss_mib"] > 10 for row in rows)
+    assert [row["events_ratio"] for row in rows[::2]] == [1, 1]
+    assert [row["trouble"] for row in rows] == [""] * 4
+    assert printed.count("\n") == 6
+    assert processes_of("status") == []
 
 
 # ---- what it is made of --------------------------------------------------------------------------
@@ -638,3 +665,32 @@ def test_follower_orders_once_and_joins_otherwise() -> None:
 
     assert wire.read_order(body) == order
     assert followers.follow_request("127.0.0.1:1", None).endswith(b"\r\n\r\n")
+
+
+def watched(number: int, viewers: int, lost: int = 0, **seen: Any) -> Any:
+    """Return what one load with some viewers saw in a round."""
+    seen_then = sample("fast", number, **seen).seen
+    return module("status").StatusSample(
+        module("plan").Kind.PACED, 2, viewers, lost, number, seen_then
+    )
+
+
+def test_status_ratio_is_the_median_of_the_ratios_within_each_round() -> None:
+    """A machine that was slow in one round was so with viewers and without."""
+    alone = [watched(n, 0, events=events) for n, events in enumerate((1000, 100, 500))]
+    with_one = [watched(n, 1, events=events) for n, events in enumerate((900, 50, 450))]
+    first, second = module("status").figures([*alone, *with_one])
+
+    assert (first["viewers"], first["events_ratio"], first["cpu_us_more"]) == (0, 1, 0)
+    assert (second["viewers"], second["events_ratio"]) == (1, pytest.approx(0.9))
+
+
+def test_status_cost_is_what_comes_on_top_in_each_round() -> None:
+    """10 ms more for 100 events are 100 microseconds for each; streams that failed are told."""
+    alone = [watched(n, 0, cpu_s=cpu) for n, cpu in enumerate((0.01, 0.02, 0.1))]
+    with_one = [watched(n, 1, cpu_s=cpu) for n, cpu in enumerate((0.02, 0.03, 0.2))]
+    with_one.append(watched(2, 1, 1, cpu_s=0.11, not_begun=1))
+    _, row = module("status").figures([*alone, *with_one])
+
+    assert row["cpu_us_more"] == pytest.approx(100)
+    assert row["trouble"] == "1 not begun, 1 viewers lost"

@@ -22,6 +22,7 @@ from benchmark.plot import draw
 from benchmark.predictions import measure_predictions, predictions_markdown
 from benchmark.processes import BenchmarkError
 from benchmark.startup import measure_startup, startup_markdown
+from benchmark.status import measure_status, status_markdown
 from benchmark.tables import markdown
 
 _DESCRIPTION = """\
@@ -99,7 +100,18 @@ def _predictions(options: argparse.Namespace) -> tuple[str, Any]:
     return predictions_markdown(found), {"machine": about, **found}
 
 
-_WHAT = {"relay": _relay, "startup": _startup, "predictions": _predictions}
+def _status(options: argparse.Namespace) -> tuple[str, Any]:
+    about = machine.describe()
+    found = measure_status(options.viewers, options.rounds or 5, options.seconds, _tell)
+    return status_markdown(found), {"machine": about, **found}
+
+
+_WHAT = {
+    "relay": _relay,
+    "startup": _startup,
+    "predictions": _predictions,
+    "status": _status,
+}
 
 
 def _tell(what: str) -> None:
@@ -125,10 +137,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=tuple(_WHAT),
         default="relay",
         help="relay (the default): streams through each peer; startup: from exec to the first 200;"
-        " predictions: one prediction's events to all that follow it",
+        " predictions: one prediction's events to all that follow it; status: what it costs that"
+        " somebody watches",
     )
     add = parser.add_argument
-    add("--rounds", type=_positive, metavar="N", help="rounds; default 3, for startup 5")
+    add("--rounds", type=_positive, metavar="N", help="rounds; default 3, for startup and status 5")
     add("--seconds", type=float, default=5.0, metavar="S", help="each window; default 5")
     add(
         "--streams",
@@ -169,6 +182,13 @@ def _parser() -> argparse.ArgumentParser:
         default=(1, 200),
         metavar="N,N",
         help="how many follow a prediction; default 1,200",
+    )
+    add(
+        "--viewers",
+        type=_counts,
+        default=(1, 20),
+        metavar="N,N",
+        help="how many watch, beside none; default 1,20",
     )
     add("--teardowns", type=_positive, default=36, metavar="N", help="streams closed; default 36")
     add("--json", type=Path, metavar="PATH", help="write everything there, every sample too")
