@@ -114,10 +114,10 @@ class StatusHub:
     # -- viewers --
 
     def attach(self) -> Viewer:
-        """Return a new viewer, which has everything there is to know in its queue."""
-        # What is told to the others now is in its first status, and not told to it again.
-        with self._defects_stay:
-            self._tell()
+        """Return a new viewer, which has everything there is to know in its queue.
+
+        The text in it is what has been read; what has not is told to all.
+        """
         viewer, is_first = Viewer(), not self._viewers
         self._viewers[viewer] = None
         try:

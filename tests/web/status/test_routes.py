@@ -342,7 +342,7 @@ async def test_prompt_is_shown_to_who_comes_meanwhile() -> None:
         await client.post("/v1/chat/completions?events=9999&pace_s=0.01", {**BODY, "stream": True})
         await client.read_until(b"data: ")
         await watch(viewer)
-        told = await viewer.read_until(b"event: token")
+        told = await viewer.read_until(b"id: 4\n")
         assert told.count(PROMPT.encode()) == 2
 
 
