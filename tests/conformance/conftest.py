@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,9 +16,9 @@ from tests.conformance.sides import Pair
 OPEN_FILES = 4096
 
 
-@pytest.fixture(scope="session")
+@contextmanager
 def many_open_files() -> Iterator[None]:
-    """Lets this process and the servers that it starts open enough files."""
+    """Let this process and the servers that it starts open enough files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, OPEN_FILES), hard))
     yield
@@ -25,9 +26,9 @@ def many_open_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory, many_open_files: None) -> Iterator[Pairs]:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
     """The pairs of servers; each is started when it is needed."""
-    with Pairs(tmp_path_factory.mktemp) as found:
+    with many_open_files(), Pairs(tmp_path_factory.mktemp) as found:
         yield found
 
 

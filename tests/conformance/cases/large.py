@@ -29,6 +29,20 @@ OUT = f"?events=1&padding={9 * MIB}"
 TOO_LARGE = b" " * (100 * MIB + 1)
 
 
+async def settle(side: Side, prediction: str) -> tuple[str, object]:
+    """Wait until a server has seen that its model died; return its health and its next status.
+
+    For a moment each may look as if nothing had happened, and then be on its way to another state.
+    """
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            health = await side.health()
+            answer = await ask(side, post(prompt("?events=1")), prediction)
+            if health == "UNHEALTHY" or (health == "READY" and '"succeeded"' in str(answer)):
+                return health, answer["status"]
+            await trio.sleep(LOOK_AGAIN_S)
+
+
 async def crash_in_stream(side: Side, prediction: str) -> Outcome:
     """Follow a prediction in which the model dies, and see what becomes of the server."""
     async with side.sent(of(put(prompt(held()), SSE), prediction)) as line:
@@ -36,13 +50,10 @@ async def crash_in_stream(side: Side, prediction: str) -> Outcome:
         await line.frames_until('"index":0')
         await side.end(prediction, "crash")
         (last,) = seen_frames((await line.rest()).split("\n\n"), prediction)
-    with trio.fail_after(PATIENCE_S):
-        while (health := await side.health()) not in ("READY", "UNHEALTHY"):
-            await trio.sleep(LOOK_AGAIN_S)
-    next_one = await ask(side, post(prompt("?events=1")), prediction)
+    health, status = await settle(side, prediction)
     name, _, end = last.partition("\ndata: ")
     end = end.replace('"output":["THE-ID0 "],', "")
-    return {"last": name, "end": end, "health": health, "next": next_one["status"]}
+    return {"last": name, "end": end, "health": health, "next": status}
 
 
 REFUSED = {

@@ -25,8 +25,13 @@ from tests.conformance.oracle.schema import Schema, describe_model
 START_S = 30
 
 HERE = Path(__file__).parent
+# It ends with us, however we end: its worker, too.
 SERVE = """
-import sys, coglet
+import os, signal, sys, threading, coglet
+def end_with_parent():
+    sys.stdin.buffer.read()
+    os.killpg(0, signal.SIGKILL)
+threading.Thread(target=end_with_parent, daemon=True).start()
 coglet.server.serve(predictor_ref=sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]))
 """
 READY = "Setup complete, now accepting requests"
@@ -138,6 +143,7 @@ def running_oracle(
             [sys.executable, "-c", SERVE, f"{runner}:Runner", str(port)],
             cwd=folder,
             env=_environment({"COG_MAX_CONCURRENCY": str(slots), **environment}),
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -195,7 +201,9 @@ def _end(process: subprocess.Popen[str], log: _Log) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     log.join()
+    assert process.stdin is not None
     assert process.stdout is not None
+    process.stdin.close()
     process.stdout.close()
     for each in log.ids:
         left = (PREDICTIONS / each).resolve()
