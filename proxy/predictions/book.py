@@ -179,7 +179,8 @@ class PredictionBook:
         exchange.uses_slot = True
         exchange.about = describe_request(
             asked.path,
-            asked.fields,
+            # What its client asked for: llama-server is always asked for a stream.
+            {**asked.fields, "stream": made_for is MadeFor.FOLLOWERS},
             session=None,
             fast_path=False,
             prediction=True,
