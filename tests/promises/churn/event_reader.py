@@ -36,7 +36,7 @@ class StreamReader:
         Raises:
             Dishonest: The stream ends without its proper end.
         """
-        while True:
+        while True:  # noqa: ASYNC913 - it waits, or has something to return
             block, found, rest = self._text.partition(b"\n\n")
             if found:
                 self._text = rest

@@ -96,7 +96,7 @@ class Seen:
 
     async def follow(self) -> None:
         """Read for ever."""
-        while True:
+        while True:  # noqa: ASYNC913 - it waits once nothing is left to read
             if not self.read():
                 await self.viewer.wait_news()
 
