@@ -25,7 +25,7 @@ def many_open_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
     """The pairs of servers; each is started when it is needed."""
     with many_open_files(), Pairs(tmp_path_factory.mktemp) as found:
@@ -39,14 +39,14 @@ def pair(request: pytest.FixtureRequest, pairs: Pairs) -> Iterator[Pair]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def oracle(pairs: Pairs) -> Iterator[Oracle]:
     """Cog with one slot, whose chunks come out as they are made."""
     with pairs.use("one_slot") as found:
         yield found.cog.oracle
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def oracle_with_slots(pairs: Pairs) -> Iterator[Oracle]:
     """Cog with four slots, which keeps the chunks of a prediction until its end."""
     with pairs.use("slots") as found:

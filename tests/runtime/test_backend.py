@@ -415,7 +415,7 @@ async def test_engine_that_ends_before_its_restart_does_not_end_the_proxy() -> N
         nursery.cancel_scope.cancel()
 
 
-def test_engine_of_somebody_else_is_not_managed() -> None:
+async def test_engine_of_somebody_else_is_not_managed() -> None:
     """Its log and its restart are not ours."""
     backend = Backend(external_engine(slots=3), max_queue=1)
     assert slot_gate(backend).statistics() == GateStatistics(permits=3, admitted=0, queued=0)

@@ -23,10 +23,16 @@ from proxy.core.lifecycle import EngineState, RestartPolicy
 from tests.fakes.engines import fake_engine, running, wait_state
 
 
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "failed": {"restart_policy": RestartPolicy(max_crashes=0)},
+    # It stays so for as long as the tests take.
+    "starting": {"load_stall_s": 3600.0},
+}
+
+
 async def main(told: dict[str, Any]) -> None:
     """Run both."""
-    loop_at_once = {"restart_policy": RestartPolicy(max_crashes=0)}
-    settings = loop_at_once if told["stage"] == "failed" else {}
+    settings = _SETTINGS.get(told["stage"], {})
     async with (
         running(fake_engine(*told["engine"], **settings), ready=False) as engine,
         proxy.open_proxy(
