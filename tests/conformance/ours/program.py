@@ -22,7 +22,6 @@ import proxy
 from proxy.core.lifecycle import EngineState, RestartPolicy
 from tests.fakes.engines import fake_engine, running, wait_state
 
-
 _SETTINGS: dict[str, dict[str, Any]] = {
     "failed": {"restart_policy": RestartPolicy(max_crashes=0)},
     # It stays so for as long as the tests take.
