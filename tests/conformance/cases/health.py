@@ -63,7 +63,7 @@ async def busy(side: Side, prediction: str) -> Outcome:
     async def ask_one() -> None:
         found.append(await side.health())
 
-    async with side.sent(of(put(prompt(held("events=100000"))), prediction)):
+    async with side.sent(of(put(prompt(held("events=20000"))), prediction)):
         await side.wait_begun(prediction)
         async with trio.open_nursery() as nursery:
             for _ in range(HEALTH_CHECKS):
