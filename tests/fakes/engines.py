@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -106,6 +107,9 @@ def descriptors() -> Sequence[str]:
 @contextmanager
 def nothing_left() -> Iterator[None]:
     """Assert that the block leaves no child and no descriptor behind."""
+    # What earlier tests left to the collector is not to go in the midst of this one.
+    gc.collect()
     before = children(), len(descriptors())
     yield
-    assert (children(), len(descriptors())) == before
+    after = children(), len(descriptors())
+    assert after == before
